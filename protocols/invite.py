@@ -1,0 +1,79 @@
+"""The invite line: everything a machine needs to join, in one word that survives being typed.
+
+``covey1-`` and base32, lower case, of a 4-byte checksum and the packed list [name, secret, addresses,
+expires].  Whoever holds it is a member: treat it like a password.
+"""
+
+import base64
+import dataclasses
+import hashlib
+import string
+from dataclasses import dataclass
+
+from covey.protocols import limits, packing
+from covey.protocols.certificates import SECRET_BYTES
+from covey.protocols.errors import Malformed, RemoteError
+
+PREFIX = "covey1-"
+_LETTERS = set(string.ascii_lowercase + "234567")
+
+
+@dataclass(frozen=True, slots=True)
+class Invite:
+    """A swarm's name and secret, hints where to find it, and until when the line may be used.
+
+    ``expires`` is in seconds since the epoch, 0 for never.
+    """
+
+    name: str
+    secret: bytes
+    addresses: tuple[str, ...] = ()
+    expires: int = 0
+
+    def __post_init__(self) -> None:
+        if len(self.secret) != SECRET_BYTES:
+            raise ValueError(f"a swarm secret is {SECRET_BYTES} bytes")
+        if not 0 < len(self.name) <= 64 or len(self.addresses) > limits.ADDRESSES_PER_PEER_MAX:
+            raise ValueError("a swarm has a name of 1 to 64 characters and few addresses")
+        if any(len(address) > 128 for address in self.addresses) or self.expires < 0:
+            raise ValueError("an address is too long, or the expiry is negative")
+
+    @property
+    def text(self) -> str:
+        data = packing.pack([self.name, self.secret, self.addresses, self.expires])
+        data = _checksum(data) + data
+        return PREFIX + base64.b32encode(data).decode().rstrip("=").lower()
+
+
+def parse(text: str, now: float) -> Invite:
+    """Read an invite line.  ``now`` is in seconds since the epoch.
+
+    Raises ValueError that says what is wrong and what to do: mistyped, cut off, or expired.
+    """
+    plain = "".join(text.split()).lower()
+    if not plain.startswith(PREFIX):
+        raise ValueError(f"an invite begins with {PREFIX!r}; run `covey invite` on a member")
+    body = plain[len(PREFIX) :]
+    if not body or not set(body) <= _LETTERS or len(body) > 4096:
+        raise ValueError("the invite has letters that no invite has; copy the whole line again")
+    try:
+        data = base64.b32decode(body.upper() + "=" * (-len(body) % 8))
+    except ValueError:
+        data = b""
+    if len(data) < 5 or _checksum(data[4:]) != data[:4]:
+        raise ValueError("the invite is mistyped or cut off; copy the whole line again")
+    try:
+        fields = packing.unpack(data[4:], limits.CONTROL_BYTES_MAX)
+        names = [field.name for field in dataclasses.fields(Invite)]
+        if not isinstance(fields, list) or len(fields) < len(names):
+            raise Malformed("fields are missing")
+        invite = packing.from_map(Invite, dict(zip(names, fields, strict=False)))
+    except RemoteError as error:
+        raise ValueError(f"the invite was made by another version of covey ({error})") from error
+    if invite.expires and now > invite.expires:
+        raise ValueError("the invite has expired; run `covey invite` on a member for a new one")
+    return invite
+
+
+def _checksum(data: bytes) -> bytes:
+    return hashlib.sha256(b"covey/invite/1\0" + data).digest()[:4]

@@ -1,0 +1,26 @@
+"""Every bound on what a peer or a learner may send, with the relations between them asserted."""
+
+KIB = 1024
+MIB = 1024 * KIB
+
+HEADER_BYTES_MAX = 8 * KIB  # a signed envelope without its payload
+CONTROL_BYTES_MAX = 256 * KIB  # a hello, a probe, an answer to one
+LAYOUT_BYTES_MAX = 4 * MIB  # an encoded layout: about 40 000 tensors
+LINK_FRAME_BYTES_MAX = 8 * MIB  # learner to node; carries a layout
+
+TENSORS_MAX = 40_000
+DIMENSIONS_MAX = 16
+NAME_BYTES_MAX = 512
+PARAMETERS_MAX = 4_000_000_000  # of one model
+
+REASON_CHARS_MAX = 64
+DETAIL_CHARS_MAX = 1024
+ADDRESSES_PER_PEER_MAX = 8
+PEERS_PER_PROBE_MAX = 32  # peers introduced in one probe answer
+PEERS_MAX = 1024  # peers a node remembers
+UNVERIFIED_MAX = 256  # addresses known but never authenticated (mDNS spoofing bound)
+
+REPLAY_WINDOW = 1024  # sequence numbers below the highest that may still arrive
+
+assert HEADER_BYTES_MAX < CONTROL_BYTES_MAX < LAYOUT_BYTES_MAX < LINK_FRAME_BYTES_MAX
+assert PEERS_PER_PROBE_MAX <= PEERS_MAX

@@ -1,0 +1,197 @@
+"""One frozen dataclass per message, and the union of them.
+
+Control messages (Standing, Introduction, StateOffer) rely on the mutually authenticated connection.
+Exchange messages travel in a signed envelope (envelope.py) with a payload whose size and hash the
+envelope states; what the payload holds is the codec's business (gossip/codecs.py).
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from covey.protocols import limits
+
+
+class Phase(StrEnum):
+    """What a node is doing, as it tells its peers."""
+
+    IDLE = "idle"  # no learner
+    JOINING = "joining"  # a learner waits for the swarm's weights
+    TRAINING = "training"
+    SETTLING = "settling"  # exchanging without training, before the learner leaves
+    PAUSED = "paused"  # the learner is gone without a goodbye; the node holds its vector
+    LEFT = "left"  # the node says goodbye
+
+
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    """Which common initial weights a model descends from, and how far it has come.
+
+    ``founder`` is 32 bytes (empty: no model yet); ``age`` counts the outer steps of the eldest
+    node known, so all nodes of one flock tell nearly the same age.
+    """
+
+    founder: bytes = b""
+    age: int = 0
+
+    def __post_init__(self) -> None:
+        if len(self.founder) not in (0, 32) or not 0 <= self.age < 2**62:
+            raise ValueError("a founder is 32 bytes, an age is not negative")
+
+
+@dataclass(frozen=True, slots=True)
+class Introduction:
+    """A peer's id and where it was reached, passed on by a peer that reached it."""
+
+    peer: bytes
+    addresses: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.peer) != 32 or len(self.addresses) > limits.ADDRESSES_PER_PEER_MAX:
+            raise ValueError("a peer has 32 bytes and few addresses")
+        if any(len(address) > 128 for address in self.addresses):
+            raise ValueError("an address is too long")
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What a node says of itself in every probe and in every answer to one."""
+
+    instance: bytes  # 16 random bytes per boot
+    name: str
+    version: str
+    protocol: int
+    port: int  # its peer port; the address is where the connection comes from
+    addresses: tuple[str, ...]  # other addresses it listens on, "host:port"
+    phase: str
+    layout: bytes = b""  # digest, empty without a model
+    lineage: Lineage = Lineage()
+    step: int = 0
+    loss: float | None = None
+    introductions: tuple[Introduction, ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.instance) != 16 or len(self.layout) not in (0, 32):
+            raise ValueError("an instance is 16 bytes, a layout digest 32")
+        if len(self.name) > 64 or len(self.version) > 64 or len(self.phase) > 16:
+            raise ValueError("a name, version or phase is too long")
+        if not 0 <= self.port < 65536 or not 0 <= self.step < 2**62:
+            raise ValueError("the port or step is out of range")
+        if len(self.addresses) > limits.ADDRESSES_PER_PEER_MAX:
+            raise ValueError("too many addresses")
+        if len(self.introductions) > limits.PEERS_PER_PROBE_MAX:
+            raise ValueError("too many introductions")
+
+
+@dataclass(frozen=True, slots=True)
+class StateOffer:
+    """A copy of the vector that a joiner may fetch in ranges: little-endian float32."""
+
+    digest: bytes  # SHA-256 of the bytes, also their name
+    length: int  # bytes
+    lineage: Lineage
+    step: int
+
+    def __post_init__(self) -> None:
+        if len(self.digest) != 32 or not 0 < self.length <= 4 * limits.PARAMETERS_MAX:
+            raise ValueError("a state has a 32-byte digest and a length within bounds")
+
+
+@dataclass(frozen=True, slots=True)
+class Propose:
+    """Open an exchange.  Payload: the codec's scales of the proposer."""
+
+    exchange: bytes  # 16 random bytes; names the exchange and seeds the dither
+    codec: str
+    lineage: Lineage
+    reach: float  # the farthest pair distance the sender accepts (gate)
+    clip: float  # the distance the sender clips to
+
+    def __post_init__(self) -> None:
+        _check_exchange(self.exchange)
+        _check_bounds(self.reach, self.clip)
+
+
+@dataclass(frozen=True, slots=True)
+class Accept:
+    """Answer to Propose.  Payload: the accepter's scales and first codes."""
+
+    exchange: bytes
+    nonce: bytes  # 16 random bytes; the other half of the dither's seed
+    reach: float
+    clip: float
+
+    def __post_init__(self) -> None:
+        _check_exchange(self.exchange)
+        _check_exchange(self.nonce)
+        _check_bounds(self.reach, self.clip)
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """The proposer's codes, with all further layers it knows to be needed."""
+
+    exchange: bytes
+
+    def __post_init__(self) -> None:
+        _check_exchange(self.exchange)
+
+
+@dataclass(frozen=True, slots=True)
+class More:
+    """The accepter's further layers; blocks are still unsure, so another Commit must follow."""
+
+    exchange: bytes
+
+    def __post_init__(self) -> None:
+        _check_exchange(self.exchange)
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """The accepter has applied its half.  ``factor`` in [0, 1] is the clip both sides use;
+    0 means that the gate refused the exchange and nothing was applied."""
+
+    exchange: bytes
+    factor: float
+
+    def __post_init__(self) -> None:
+        _check_exchange(self.exchange)
+        if not 0.0 <= self.factor <= 1.0:
+            raise ValueError("the factor is not in [0, 1]")
+
+
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """In another exchange; nothing was held.  Try another peer."""
+
+    exchange: bytes
+
+    def __post_init__(self) -> None:
+        _check_exchange(self.exchange)
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """No exchange, and why: a short machine-readable reason and one human line."""
+
+    exchange: bytes
+    reason: str
+    detail: str = ""
+
+    def __post_init__(self) -> None:
+        _check_exchange(self.exchange)
+        if len(self.reason) > limits.REASON_CHARS_MAX or len(self.detail) > limits.DETAIL_CHARS_MAX:
+            raise ValueError("the reason or detail is too long")
+
+
+ExchangeMessage = Propose | Accept | Commit | More | Settled | Busy | Refuse
+
+
+def _check_exchange(value: bytes) -> None:
+    if len(value) != 16:
+        raise ValueError("an exchange id or nonce is 16 bytes")
+
+
+def _check_bounds(reach: float, clip: float) -> None:
+    if reach < 0 or clip < 0:
+        raise ValueError("a distance is not negative")
