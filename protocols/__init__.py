@@ -1,7 +1,7 @@
 """What two peers must agree on: the bytes.  Pure functions and frozen dataclasses, nothing else.
 
 A node is its Ed25519 key (identity).  Nodes of one swarm hold leaves signed by the swarm's CA,
-whose key comes from the invite's secret (certificates, invite), and speak mutual TLS 1.3.  Inside it:
+whose key comes from the invite's secret (certificates, invite), and speak mutual TLS 1.3.  In it:
 
     GET  /p/hello      who are you; no identity is assumed yet
     POST /p/probe      Standing for Standing: liveness, membership, introductions

@@ -1,8 +1,8 @@
 """The swarm's certificate authority and a node's leaf, as X.509 bytes.
 
 Open mode (v1): the CA's Ed25519 key is derived from the invite's 256-bit secret, so every member
-can issue its own leaf.  The CA proves membership; TLS 1.3's CertificateVerify proves possession of the
-leaf's own key, which is the node's identity.  Pure functions: the caller brings the secret and key.
+can issue its own leaf.  The CA proves membership; TLS 1.3's CertificateVerify proves possession of
+the leaf's own key, which is the node's identity.  Pure functions: the caller brings the secret.
 """
 
 import datetime

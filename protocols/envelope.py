@@ -1,6 +1,6 @@
 """The signed envelope round every exchange message, and the window that refuses replays.
 
-On the wire: 4-byte big-endian length, the packed header with its 64-byte signature, then the payload.
+On the wire: 4-byte big-endian length, the packed header, its 64-byte signature, the payload.
 The signature covers the header, which holds the payload's SHA-256, so tensor bytes are hashed once
 and never signed directly.
 """

@@ -7,8 +7,8 @@
     ├── Forged       a signature, hash, swarm or identity that does not hold
     └── Stale        seen before, or too old to matter
 
-A RemoteError is the peer's fault: the message is dropped, counted under ``reason``, and nothing else
-happens.  The operator's faults are ordinary exceptions; our own bugs are assertions.
+A RemoteError is the peer's fault: the message is dropped, counted under ``reason``, and nothing
+else happens.  The operator's faults are ordinary exceptions; our own bugs are assertions.
 """
 
 

@@ -1,7 +1,7 @@
 """The invite line: everything a machine needs to join, in one word that survives being typed.
 
-``covey1-`` and base32, lower case, of a 4-byte checksum and the packed list [name, secret, addresses,
-expires].  Whoever holds it is a member: treat it like a password.
+``covey1-`` and base32, lower case, of a 4-byte checksum and the packed list [name, secret,
+addresses, expires].  Whoever holds it is a member: treat it like a password.
 """
 
 import base64

@@ -17,7 +17,7 @@ from covey.protocols.errors import Malformed, TooLarge
 
 
 class Kind(StrEnum):
-    """How a tensor takes part: a parameter is mixed and gets the outer step, a buffer is averaged."""
+    """How a tensor takes part: parameters are mixed and get the outer step, buffers averaged."""
 
     PARAMETER = "parameter"
     BUFFER = "buffer"
