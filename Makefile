@@ -1,0 +1,48 @@
+# Two commands on a fresh machine: `make demo` and `make test`.  Each does all its set-up, once.
+#
+#   PYTHON=python3.12   which interpreter makes the virtual environment (default: the newest found)
+#   ARGS="..."          passed on, e.g. make demo ARGS="--nodes 4", make test ARGS="-k layout"
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?=
+ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help demo test lint types format install clean
+
+help:  ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(STAMP)  ## three nodes on this machine learn together, found over mDNS
+	@$(BIN)/covey demo $(ARGS)
+
+test: $(STAMP)  ## every test, real daemons included
+	@$(BIN)/pytest -q $(ARGS)
+
+lint: $(STAMP)  ## ruff: rules and format
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: $(STAMP)  ## mypy --strict over sources, tests and examples
+	@$(BIN)/mypy
+
+format: $(STAMP)  ## let ruff mend what it can
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+install: $(STAMP)  ## only the set-up: .venv with the pinned versions
+	@:
+
+clean:  ## remove .venv and everything built
+	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamp is newer than the pins, or the set-up runs again; a broken one starts afresh.
+$(STAMP): pyproject.toml constraints.txt deploy/install.sh
+	@PYTHON="$(PYTHON)" bash deploy/install.sh $(VENV)
+	@touch $@
