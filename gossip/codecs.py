@@ -1,0 +1,204 @@
+"""The two ways an exchange may encode a vector, behind one interface.
+
+``mod4`` sends parameters as layered 4-bit codes (quantiser.py) and buffers as float32: a running
+variance must not be quantised below zero, and buffers are few.  ``f32`` sends everything exactly.
+A ``Coder`` is one side of one exchange; a ``Side`` is what it reads of its node.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from covey.gossip import quantiser
+from covey.gossip.quantiser import LAYERS, Floats, Quantiser
+from covey.protocols.errors import Malformed, Unsupported
+
+Buffer = bytes | bytearray | memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """This node's part: its vector, how many elements are parameters, and its block scales."""
+
+    x: Floats
+    parameters: int
+    scales: Floats  # float32, one per block of parameters
+
+
+class Coder(Protocol):
+    """One side of one exchange.  Sizes are in bytes; reads raise Malformed.
+
+    The proposer sends ``scales``; the accepter opens with them and sends its own and layer 0; then
+    each side writes a layer as soon as it knows that one is needed.
+    """
+
+    @property
+    def name(self) -> str: ...
+    def scales(self) -> bytes: ...
+    def open(self, theirs: Buffer, nonces: bytes) -> None: ...
+    def write(self) -> Buffer: ...
+    def read(self, data: Buffer) -> None: ...
+    def layer_size(self) -> int: ...
+    @property
+    def pending(self) -> bool: ...
+    @property
+    def undecoded(self) -> float: ...
+    def distance(self) -> float: ...
+    def apply(self, x: Floats, weight: float) -> None: ...
+    def largest(self) -> Floats | None: ...
+
+
+def coder(name: str, side: Side) -> Coder:
+    """The coder called ``name``.  Raises Unsupported for a name this version does not know."""
+    if name == Mod4.name:
+        return Mod4(side)
+    if name == F32.name:
+        return F32(side)
+    raise Unsupported(f"unknown codec {name[:16]!r}; known are 'mod4' and 'f32'")
+
+
+def scales_size(name: str, parameters: int) -> int:
+    """Bytes of the scales that open an exchange."""
+    return 2 * quantiser.blocks_in(parameters) if name == Mod4.name else 0
+
+
+def payload_limit(parameters: int, buffers: int) -> int:
+    """The largest payload of any message of an exchange of such a vector, in bytes."""
+    blocks = quantiser.blocks_in(parameters)
+    coded = 2 * blocks + LAYERS * quantiser.layer_bytes(blocks) + 4 * buffers
+    return max(coded, 4 * (parameters + buffers))
+
+
+class F32:
+    """Exact: the vector itself, little-endian float32, in one layer."""
+
+    name = "f32"
+    undecoded = 0.0
+
+    def __init__(self, side: Side) -> None:
+        self._x, self._parameters = side.x, side.parameters
+        self._difference: Floats | None = None
+
+    def scales(self) -> bytes:
+        return b""
+
+    def open(self, theirs: Buffer, nonces: bytes) -> None:
+        if len(theirs):
+            raise Malformed("f32 has no scales")
+
+    def write(self) -> Buffer:
+        little = self._x.astype("<f4", copy=False)
+        return memoryview(little.data).cast("B")
+
+    def layer_size(self) -> int:
+        return 4 * len(self._x)
+
+    def read(self, data: Buffer) -> None:
+        theirs = _floats(data, len(self._x))
+        self._difference = theirs - self._x
+
+    @property
+    def pending(self) -> bool:
+        return self._difference is None
+
+    def distance(self) -> float:
+        assert self._difference is not None
+        part = self._difference[: self._parameters].astype(np.float64)
+        return float(np.linalg.norm(part))
+
+    def apply(self, x: Floats, weight: float) -> None:
+        assert self._difference is not None
+        self._difference *= np.float32(weight)
+        x += self._difference
+
+    def largest(self) -> Floats | None:
+        assert self._difference is not None
+        return quantiser.block_max(self._difference[: self._parameters])
+
+
+class Mod4:
+    """Parameters in up to three layers of 4 bits, buffers exactly with the first layer."""
+
+    name = "mod4"
+
+    def __init__(self, side: Side) -> None:
+        self._side = side
+        self._packed = quantiser.pack_scales(side.scales)
+        self._buffers = F32(Side(side.x[side.parameters :], 0, side.scales))
+        self._quantiser: Quantiser | None = None
+        self._written = self._read = 0
+
+    def scales(self) -> bytes:
+        return self._packed.tobytes()
+
+    def open(self, theirs: Buffer, nonces: bytes) -> None:
+        if len(theirs) != 2 * len(self._packed):
+            raise Malformed(f"{len(theirs)} bytes of scales, not {2 * len(self._packed)}")
+        mine = quantiser.unpack_scales(self._packed.tobytes())
+        scales = np.maximum(mine, quantiser.unpack_scales(theirs))
+        seed = int.from_bytes(hashlib.sha256(nonces).digest()[:4], "big")
+        x = self._side.x[: self._side.parameters]
+        self._quantiser = Quantiser(x, scales, seed)
+
+    def layer_size(self) -> int:
+        """Of the next layer to read; 0 when nothing is pending."""
+        if not self.pending:
+            return 0
+        size = quantiser.layer_bytes(len(self._open.unsure))
+        return size + (self._buffers.layer_size() if self._read == 0 else 0)
+
+    def write(self) -> Buffer:
+        """The next layer: write layer n before reading the peer's layer n."""
+        if self._written > self._read:
+            raise AssertionError("a layer is written once")
+        layer = self._open.write(self._written)
+        if self._written == 0:
+            layer += self._buffers.write()
+        self._written += 1
+        return layer
+
+    def read(self, data: Buffer) -> None:
+        if len(data) != self.layer_size():
+            raise Malformed(f"{len(data)} bytes in a layer of {self.layer_size()}")
+        view = memoryview(data)
+        if self._read == 0:
+            split = quantiser.layer_bytes(len(self._open.unsure))
+            self._buffers.read(view[split:])
+            view = view[:split]
+        self._open.read(self._read, view)
+        self._read += 1
+
+    @property
+    def pending(self) -> bool:
+        return self._read < LAYERS and len(self._open.unsure) > 0
+
+    @property
+    def undecoded(self) -> float:
+        return len(self._open.unsure) / max(1, len(self._packed))
+
+    def distance(self) -> float:
+        return self._open.distance()
+
+    def apply(self, x: Floats, weight: float) -> None:
+        self._open.apply(x[: self._side.parameters], weight)
+        self._buffers.apply(x[self._side.parameters :], weight)
+
+    def largest(self) -> Floats | None:
+        return self._open.largest()
+
+    @property
+    def _open(self) -> Quantiser:
+        assert self._quantiser is not None, "open() comes first"
+        return self._quantiser
+
+
+def _floats(data: Buffer, length: int) -> Floats:
+    """``length`` finite little-endian float32.  Raises Malformed."""
+    if len(data) != 4 * length:
+        raise Malformed(f"{len(data)} bytes where {4 * length} are due")
+    values = np.frombuffer(data, "<f4")
+    if not np.isfinite(values).all():
+        raise Malformed("the payload holds a value that is not finite")
+    return values

@@ -1,0 +1,66 @@
+"""The algorithm's settings, each with its meaning, and the relations between them."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class OuterStep:
+    """The heavy-ball step that closes a period: m <- momentum m + rate (x - phi), phi <- phi + m.
+
+    Under random pairing it is stable for rate < 2 (1 - momentum²) / (1 - momentum / (n - 1)) with
+    n nodes, which is least for many nodes: 2 (1 - momentum²).  Raises ValueError at 0.9 of that bound.
+    DiLoCo's 0.9 diverges here; two nodes hide it (they are stable up to 2 (1 + momentum)).
+    """
+
+    momentum: float = 0.5
+    rate: float = 0.7
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.momentum < 1 or not self.rate > 0:
+            raise ValueError("the outer momentum is in [0, 1), the outer rate above 0")
+        bound = 0.9 * 2 * (1 - self.momentum**2)
+        if self.rate >= bound:
+            raise ValueError(
+                f"outer rate {self.rate} with momentum {self.momentum} diverges in a large swarm; "
+                f"take a rate below {bound:.2f} or a smaller momentum"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Screening:
+    """When an exchange is implausible, and how far one may move us, from our own recent distances.
+
+    Never tied to our own movement: nodes with different data rightly disagree by more than that.
+    """
+
+    remembered: int = 24  # distances kept
+    unscreened: int = 4  # first exchanges taken as they are
+    gate_ratio: float = 3.0  # refused beyond this many medians
+    clip_quantile: float = 0.3  # clipped to this quantile
+    growth: float = 4.0  # one exchange raises the remembered distance at most to growth x clip
+    undecoded_share: float = 0.25  # refused if more blocks than this stay undecoded
+
+    def __post_init__(self) -> None:
+        if not self.unscreened <= self.remembered:
+            raise ValueError("fewer distances are remembered than are taken unscreened")
+        if self.gate_ratio <= 1 or self.growth <= 1 or not 0 < self.clip_quantile < 1:
+            raise ValueError("gate ratio and growth are above 1, the clip quantile in (0, 1)")
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """How one node learns with the others."""
+
+    codec: str = "mod4"  # of the exchanges this node proposes; it answers in any it knows
+    exchanges: int = 1  # proposed per period; a node answers about as many again
+    attempts: int = 4  # peers asked per exchange before the period closes without one
+    settle_exchanges: int = 8  # without training, before the learner leaves
+    settled_below: float = 0.001  # settling ends early under this distance relative to |x|
+    outer: OuterStep = OuterStep()
+    screening: Screening = Screening()
+
+    def __post_init__(self) -> None:
+        if self.codec not in ("mod4", "f32"):
+            raise ValueError(f"unknown codec {self.codec!r}; there are 'mod4' and 'f32'")
+        if self.exchanges < 1 or self.attempts < 1 or self.settle_exchanges < 0:
+            raise ValueError("exchanges and attempts are at least 1")

@@ -1,0 +1,69 @@
+"""How vectors move: progress, the outer step, the increment.  Pure functions, chunked, in place.
+
+All vectors are float32 and one-dimensional.  Chunks stay in cache: whole-array numpy expressions on
+large vectors cost several times more in memory traffic and page faults.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from covey.gossip.config import OuterStep
+from covey.gossip.quantiser import Floats
+
+_CHUNK = 1 << 16
+
+
+def _chunks(length: int) -> Iterator[slice]:
+    for start in range(0, length, _CHUNK):
+        yield slice(start, min(start + _CHUNK, length))
+
+
+def finite(vector: Floats) -> bool:
+    """Whether every element is finite, in one pass without a temporary array."""
+    for part in _chunks(len(vector)):
+        # A sum of finite values may overflow; then the elements decide.
+        with np.errstate(over="ignore", invalid="ignore"):
+            total = vector[part].sum()
+        if not np.isfinite(total) and not np.isfinite(vector[part]).all():
+            return False
+    return True
+
+
+def add_difference(x: Floats, new: Floats, old: Floats) -> None:
+    """x <- x + (new - old)."""
+    for part in _chunks(len(x)):
+        x[part] += new[part] - old[part]
+
+
+def outer_step(x: Floats, slow: Floats, momentum: Floats, step: OuterStep) -> None:
+    """m <- alpha m + gamma (x - phi); phi <- phi + m; x <- phi.
+
+    NoLoCo's step with beta = gamma (Kolehmainen et al. 2025, eq. 2-3): heavy-ball, no look-ahead.
+    """
+    alpha, gamma = np.float32(step.momentum), np.float32(step.rate)
+    for part in _chunks(len(x)):
+        moved = x[part] - slow[part]
+        moved *= gamma
+        momentum[part] *= alpha
+        momentum[part] += moved
+        slow[part] += momentum[part]
+        x[part] = slow[part]
+
+
+def subtract(a: Floats, b: Floats, out: Floats) -> bool:
+    """out <- a - b; whether any element is not zero."""
+    changed = False
+    for part in _chunks(len(a)):
+        np.subtract(a[part], b[part], out=out[part])
+        changed = changed or bool(out[part].any())
+    return changed
+
+
+def norm(vector: Floats) -> float:
+    """Euclidean length, accumulated in float64."""
+    total = 0.0
+    for part in _chunks(len(vector)):
+        wide = vector[part].astype(np.float64)
+        total += float(wide @ wide)
+    return float(np.sqrt(total))

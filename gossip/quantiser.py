@@ -1,0 +1,225 @@
+"""Layered shared-dither modular quantisation of the difference of two vectors.
+
+Both sides hold a vector and agree, per block of 64, on a step D and on a dither U in [0, 1).  With
+q = floor(x / D + U) each sends only q mod 16 and a check of q div 16; the receiver knows its own q,
+so the centred difference k = q_theirs - q_mine follows if it is in (-8, 8).  Properties:
+
+* E[k D] is the true difference, and the noise vanishes as the vectors agree (shared dither);
+* the two sides find exactly opposite k, so an exchange preserves the mean to the bit;
+* the check is linear (sum of w_i (q_i div 16) mod 256, w = 1, 3, ... 127), so it passes on one side
+  exactly if it passes on the other: both know which blocks are unsure without saying so;
+* an unsure block is not lost: its next 4 bits are sent (range x16), once more if need be (x256).
+
+Family: Davies et al. 2021 (lattice quantisation with side information), Lu & De Sa 2020 (Moniqua);
+shared dither, layers and the check are ours.  Vectors are float32 of any length; the last block is
+padded with zeros.  Everything works in chunks that stay in cache.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from covey.protocols.errors import Malformed
+
+BLOCK = 64
+LAYERS = 3  # 4, 8 and 12 bits of every difference at most
+KAPPA = 1.25  # half the range of the first layer in units of the scale
+STEP_PER_SCALE = np.float32(2 * KAPPA / 16)
+_FINEST = np.float32(2.0**-20)  # scale per |x|: keeps |q| below 2**23, exact in float32
+_LARGEST = np.float32(2.0**64)  # no trained model differs by this; keeps k D finite
+_SMALLEST = np.float32(2.0**-100)  # below this a scale counts as zero, so 1 / D stays finite
+_LARGEST_PACKED = int(_LARGEST.view(np.uint32)) >> 16
+_CHUNK = 1024  # blocks worked on at a time: 256 KiB of float32
+_WEYL = np.uint32(2654435769)  # 2**32 / golden ratio: equidistributed multiples
+_CHECK_WEIGHTS = (2 * np.arange(BLOCK, dtype=np.int32) + 1).astype(np.int32)
+
+Floats = NDArray[np.float32]
+Indices = NDArray[np.intp]
+
+
+def blocks_in(length: int) -> int:
+    """How many blocks hold ``length`` elements."""
+    return -(-length // BLOCK)
+
+
+def layer_bytes(blocks: int) -> int:
+    """Wire size of one layer of ``blocks`` blocks: half a byte per element and a check each."""
+    return blocks * (BLOCK // 2 + 1)
+
+
+def block_max(a: Floats, b: Floats | None = None) -> Floats:
+    """Largest |a - b| (or |a|) of each block: float32, shape (blocks,)."""
+    out = np.empty(blocks_in(len(a)), np.float32)
+    whole = len(a) // BLOCK
+    for first in range(0, whole, _CHUNK):
+        rows = slice(first, min(first + _CHUNK, whole))
+        flat = slice(rows.start * BLOCK, rows.stop * BLOCK)
+        part = a[flat] if b is None else a[flat] - b[flat]
+        np.abs(part).reshape(-1, BLOCK).max(axis=1, out=out[rows])
+    if whole < len(out):
+        tail = a[whole * BLOCK :] if b is None else a[whole * BLOCK :] - b[whole * BLOCK :]
+        out[whole] = np.abs(tail).max()
+    return out
+
+
+def pack_scales(scales: Floats) -> NDArray[np.uint16]:
+    """The upper half of float32, rounded up: 2 bytes each, little-endian, never too small."""
+    bits = np.ascontiguousarray(scales).view(np.uint32)
+    packed: NDArray[np.uint16] = ((bits + np.uint32(0xFFFF)) >> np.uint32(16)).astype("<u2")
+    return packed
+
+
+def unpack_scales(data: bytes | bytearray | memoryview) -> Floats:
+    """Read ``pack_scales`` back.  Raises Malformed for a negative, absurd or non-finite scale."""
+    packed = np.frombuffer(data, "<u2")
+    if packed.size and int(packed.max()) > _LARGEST_PACKED:
+        raise Malformed("a scale is negative, absurdly large or not finite")
+    scales: Floats = (packed.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    return scales
+
+
+class Quantiser:
+    """One side of one exchange: ``x`` (float32, held still meanwhile) against a peer's codes.
+
+    ``scales`` (float32, one per block) is the larger of both sides', ``seed`` the shared dither's.
+    Call ``write``/``read`` for layer 0, then for each further layer while ``unsure`` is not empty.
+    """
+
+    def __init__(self, x: Floats, scales: Floats, seed: int) -> None:
+        self._x = x
+        scales = np.where(scales < _SMALLEST, np.float32(0), scales)
+        self.steps: Floats = scales * STEP_PER_SCALE
+        self._inverse = np.zeros_like(self.steps)
+        np.divide(np.float32(1), self.steps, out=self._inverse, where=self.steps > 0)
+        self._seed = seed & 0xFFFFFFFF
+        self._difference = np.zeros((len(scales), BLOCK), np.int16)
+        self._weyl = np.arange(_CHUNK * BLOCK, dtype=np.uint32).reshape(_CHUNK, BLOCK) * _WEYL
+        self.unsure: Indices = np.arange(len(scales))
+
+    def write(self, layer: int) -> bytearray:
+        """The 4 bits and the checks of ``layer`` for all blocks still unsure before it was read."""
+        count = len(self.unsure)
+        out = bytearray(layer_bytes(count))
+        codes, checks = _split(out, count)
+        shift = 4 * layer
+        for part, rows in self._chunks():
+            q = self._quantised(rows)
+            np.bitwise_and(q >> shift, 15, out=(nibbles := np.empty_like(q)))
+            low = nibbles.astype(np.uint8)
+            codes[part] = low[:, : BLOCK // 2] | (low[:, BLOCK // 2 :] << 4)
+            checks[part] = _check(q >> (shift + 4))
+        return out
+
+    def read(self, layer: int, data: bytes | bytearray | memoryview) -> None:
+        """Take the peer's ``layer``; afterwards ``unsure`` holds the blocks that need the next one.
+
+        Blocks unsure after the last layer are skipped: their difference is zero.
+        Raises Malformed if ``data`` has not the size of the unsure blocks.
+        """
+        count = len(self.unsure)
+        if len(data) != layer_bytes(count):
+            raise Malformed(f"{len(data)} bytes of codes, not {layer_bytes(count)}")
+        codes, checks = _split(data, count)
+        shift, half = 4 * layer, 8 << 4 * layer
+        known, span = (1 << shift) - 1, 16 << shift
+        doubtful = np.empty(count, bool)
+        for part, rows in self._chunks():
+            q = self._quantised(rows)
+            theirs = np.empty_like(q)
+            theirs[:, : BLOCK // 2] = codes[part] & 15
+            theirs[:, BLOCK // 2 :] = codes[part] >> 4
+            if layer:  # the lower bits are known from the layers before
+                theirs <<= shift
+                theirs |= (q + self._difference[rows]) & known
+            k = ((theirs - q + half) & (span - 1)) - half
+            sums = _check((q + k) >> (shift + 4))
+            doubtful[part] = (sums != checks[part]) | (k == -half).any(axis=1)
+            self._difference[rows] = k
+        self.unsure = self.unsure[doubtful]
+        if layer == LAYERS - 1:
+            self._difference[self.unsure] = 0
+
+    def distance(self) -> float:
+        """Euclidean length of the decoded difference."""
+        total = 0.0
+        for _, part in self._decoded():
+            total += float(np.einsum("ij,ij->", part, part, dtype=np.float64))
+        return float(np.sqrt(total))
+
+    def apply(self, out: Floats, weight: float) -> None:
+        """out <- out + weight * difference, in place; the other side adds exactly the negative."""
+        for first, part in self._decoded():
+            part *= np.float32(weight)
+            target = out[first : first + part.size]
+            target += part.reshape(-1)[: len(target)]
+
+    def largest(self) -> Floats:
+        """Largest |difference| per block, at least half a step; the whole range where skipped."""
+        most = np.abs(self._difference).max(axis=1).astype(np.float32)
+        np.maximum(most, np.float32(0.5), out=most)
+        most[self.unsure] = 8 << 4 * (LAYERS - 1)
+        most *= self.steps
+        return most
+
+    def _decoded(self) -> Iterator[tuple[int, Floats]]:
+        """The difference in chunks, each with the index of its first element."""
+        for first in range(0, len(self.steps), _CHUNK):
+            rows = slice(first, min(first + _CHUNK, len(self.steps)))
+            yield first * BLOCK, self._difference[rows] * self.steps[rows, None]
+
+    def _chunks(self) -> Iterator[tuple[slice, Indices | slice]]:
+        """Parts of the unsure blocks: where they stand in a layer, and which blocks they are."""
+        count, everything = len(self.unsure), len(self.unsure) == len(self.steps)
+        for first in range(0, count, _CHUNK):
+            part = slice(first, min(first + _CHUNK, count))
+            yield part, part if everything else self.unsure[part]
+
+    def _quantised(self, rows: Indices | slice) -> NDArray[np.int32]:
+        """q = floor(x / D + U) of some blocks: int32, shape (rows, BLOCK)."""
+        if isinstance(rows, slice):
+            first, count = rows.start, rows.stop - rows.start
+            start = (first * BLOCK * int(_WEYL) + self._seed) & 0xFFFFFFFF
+            dither = self._weyl[:count] + np.uint32(start)
+        else:
+            starts = rows.astype(np.uint32) * np.uint32(BLOCK) * _WEYL + np.uint32(self._seed)
+            dither = self._weyl[:1] + starts[:, None]
+        scaled = (dither >> np.uint32(8)).astype(np.float32)
+        scaled *= np.float32(2.0**-24)
+        scaled += self._block_rows(rows) * self._inverse[rows, None]
+        np.floor(scaled, out=scaled)
+        return scaled.astype(np.int32)
+
+    def _block_rows(self, rows: Indices | slice) -> Floats:
+        """``x`` as rows of 64; a partial last block is padded with zeros."""
+        x, whole = self._x, len(self._x) // BLOCK
+        if isinstance(rows, slice) and rows.stop <= whole:
+            return x[rows.start * BLOCK : rows.stop * BLOCK].reshape(-1, BLOCK)
+        numbers = np.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows
+        out = np.zeros((len(numbers), BLOCK), np.float32)
+        full = numbers < whole
+        out[full] = x[: whole * BLOCK].reshape(-1, BLOCK)[numbers[full]]
+        out[~full, : len(x) - whole * BLOCK] = x[whole * BLOCK :]
+        return out
+
+
+def own_scales(x: Floats, movement: Floats, typical: Floats) -> Floats:
+    """What this side asks for: the typical largest difference of each block, 0.7 of the largest
+    local movement, and never so fine that q would not be exact.  All float32, shape (blocks,)."""
+    scales = np.maximum(typical, np.float32(0.7) * movement)
+    scales = np.maximum(scales, _FINEST * block_max(x))
+    bounded: Floats = np.minimum(scales, _LARGEST)
+    return bounded
+
+
+def _check(high: NDArray[np.int32]) -> NDArray[np.uint8]:
+    sums: NDArray[np.uint8] = (high @ _CHECK_WEIGHTS).astype(np.uint8)
+    return sums
+
+
+def _split(
+    data: bytes | bytearray | memoryview, blocks: int
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    whole = np.frombuffer(data, np.uint8)
+    codes = whole[: blocks * BLOCK // 2].reshape(blocks, BLOCK // 2)
+    return codes, whole[blocks * BLOCK // 2 :]

@@ -1,0 +1,118 @@
+"""One node's copy of the model: the vector it owns and what is kept beside it.
+
+``x`` is exchanged; ``slow`` is x after the last outer step and ``momentum`` that step's (parameters
+only; buffers are plainly averaged); ``learner`` is what the learner has, as far as the node knows.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from covey.gossip import mixing
+from covey.gossip.config import OuterStep
+from covey.gossip.quantiser import Floats, block_max, blocks_in
+from covey.protocols.layout import Layout
+
+_HISTORY = 9  # exchanges whose largest differences make the typical one of a block
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """What a checkpoint keeps: float32 vectors of the layout's size and of its parameters."""
+
+    x: Floats
+    slow: Floats
+    momentum: Floats
+
+
+class Replica:
+    """Vectors of one layout, and the operations that move them."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.parameters = layout.parameters
+        self.x: Floats = np.zeros(layout.size, np.float32)
+        self.learner: Floats = np.zeros(layout.size, np.float32)
+        self.slow: Floats = np.zeros(layout.parameters, np.float32)
+        self.momentum: Floats = np.zeros(layout.parameters, np.float32)
+        self._unapplied: Floats | None = None  # an increment the learner has yet to apply
+        self._history: list[Floats] = []
+
+    @property
+    def saved(self) -> Saved:
+        """Views, not copies: valid until the replica moves."""
+        return Saved(self.x, self.slow, self.momentum)
+
+    def restart(self, vector: Floats) -> None:
+        """Begin at ``vector`` with no momentum and no history."""
+        self.restore(Saved(vector, vector[: self.parameters], np.zeros_like(self.momentum)))
+
+    def restore(self, saved: Saved) -> None:
+        """Go on from a checkpoint.  The arrays are copied."""
+        np.copyto(self.x, saved.x)
+        np.copyto(self.slow, saved.slow)
+        np.copyto(self.momentum, saved.momentum)
+        self._history.clear()
+
+    def learner_has(self, vector: Floats) -> None:
+        """The learner was given, or said it holds, exactly ``vector``."""
+        np.copyto(self.learner, vector)
+        self._unapplied = None
+
+    def progress(self, snapshot: Floats, applied: bool) -> bool:
+        """Add what the learner did since its last snapshot; whether it was finite.
+
+        ``applied``: the outstanding increment is already part of ``snapshot``.  A snapshot that is
+        not finite changes nothing.
+        """
+        if not mixing.finite(snapshot):
+            return False
+        if applied:
+            self.applied()
+        mixing.add_difference(self.x, snapshot, self.learner)
+        np.copyto(self.learner, snapshot)
+        return True
+
+    def applied(self) -> None:
+        """The learner has added the outstanding increment."""
+        if self._unapplied is not None:
+            self.learner += self._unapplied
+            self._unapplied = None
+
+    def increment(self, out: Floats) -> bool:
+        """Write x - learner into ``out``, which stays untouched until ``applied``.
+
+        False if there is nothing to hand over.  Only one increment may be outstanding.
+        """
+        assert self._unapplied is None, "the last increment is not applied yet"
+        if not mixing.subtract(self.x, self.learner, out):
+            return False
+        self._unapplied = out
+        return True
+
+    @property
+    def outstanding(self) -> bool:
+        return self._unapplied is not None
+
+    def outer_step(self, step: OuterStep) -> None:
+        """Close a period."""
+        mixing.outer_step(self.x[: self.parameters], self.slow, self.momentum, step)
+
+    def rest(self) -> None:
+        """Close a period with nobody to learn from: a lone node trains plainly, no momentum."""
+        np.copyto(self.slow, self.x[: self.parameters])
+        self.momentum.fill(0)
+
+    def movement(self) -> Floats:
+        """Largest local movement of each block since the last outer step."""
+        return block_max(self.x[: self.parameters], self.slow)
+
+    def typical(self) -> Floats:
+        """Median over recent exchanges of each block's largest difference; zero without any."""
+        if not self._history:
+            return np.zeros(blocks_in(self.parameters), np.float32)
+        median: Floats = np.median(np.stack(self._history), axis=0).astype(np.float32)
+        return median
+
+    def remember(self, largest: Floats) -> None:
+        """Keep the largest differences of an exchange for ``typical``."""
+        self._history = [*self._history[-(_HISTORY - 1) :], largest]
