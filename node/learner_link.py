@@ -271,7 +271,7 @@ class LearnerLink:
 
     async def _follow(self, attachment: Attachment, frames: "_Frames") -> None:
         first = await frames.next()
-        if first is None:
+        if first is None or isinstance(first, link.Detach):
             return
         if not isinstance(first, link.Snapshot) or first.sequence != 0:
             raise Malformed("the initial vector did not come first")

@@ -150,8 +150,8 @@ class Settle:
 
 @dataclass(frozen=True, slots=True)
 class SettledReport:
-    """Node: settled, all increments sent.  ``distance_relative`` is how far the peers' models last were from
-    this one, relative to its norm; None if no peer was met."""
+    """Node: settled, all increments sent.  ``distance_relative`` is how far the peers' models last
+    were from this one, relative to its norm; None if no peer was met."""
 
     distance_relative: float | None
     exchanges: int

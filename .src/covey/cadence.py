@@ -1,0 +1,1 @@
+../../covey/cadence.py

@@ -1,0 +1,1 @@
+../../covey/launch.py

@@ -1,0 +1,1 @@
+../../covey/tensors.py
