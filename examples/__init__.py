@@ -1,0 +1,1 @@
+"""Whole training scripts, one file each, to read, to run and to start from."""
