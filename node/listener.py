@@ -1,0 +1,186 @@
+"""The peer port's listening socket: TLS handshakes, counted and limited before they cost.
+
+Connections are accepted by hand, because asyncio's own servers tell nobody of a handshake that has
+begun or failed.  A proven member's connection goes to aiohttp, with a deadline for each request.
+"""
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable, Coroutine
+from ipaddress import ip_address
+
+from covey.node.door import Door
+from covey.node.faults import OperatorError
+from covey.node.tls import PeerContext, PeerSocket, handshake
+from covey.protocols.errors import Forged, RemoteError, TooLarge
+from covey.protocols.identity import PeerId
+
+HANDSHAKE_S = 5.0
+HEADER_S = 10.0  # from the handshake to the end of the first request's headers
+IDLE_S = 60.0  # between requests; longer than the client keeps a connection (transport.KEEP_S)
+LINGER_S = 1.0  # for a refused client to read why before the connection is reset
+CONNECTIONS_MAX = 1024
+CONNECTIONS_PER_PEER_MAX = 12
+
+_log = logging.getLogger(__name__)
+
+
+class Visit:
+    """One connection, dropped when it sends no whole request header in time."""
+
+    def __init__(self, transport: asyncio.Transport, host: str) -> None:
+        self.transport = transport
+        self.host = host
+        self._timer = asyncio.get_running_loop().call_later(HEADER_S, transport.abort)
+
+    def busy(self) -> None:
+        self._timer.cancel()
+
+    def idle(self) -> None:
+        self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(IDLE_S, self.transport.abort)
+
+    def end(self) -> None:
+        self._timer.cancel()
+        self.transport.abort()
+
+
+class Listener:
+    """Accepts members on one port.  ``rejected`` counts who is none."""
+
+    def __init__(
+        self, context: PeerContext, rejected: Callable[[PeerId | None, RemoteError], None]
+    ) -> None:
+        self._visits: dict[PeerSocket, Visit] = {}
+        self._context = context
+        self._rejected = rejected
+        self._door = Door()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._socket: socket.socket | None = None
+
+    def start(self, host: str, port: int, factory: Callable[[], asyncio.Protocol]) -> int:
+        """Listen and return the port.  Each member's connection gets a protocol of ``factory``.
+
+        Raises OperatorError when the place is taken or none of this machine's.
+        """
+        try:
+            self._socket = _listen(host, port)
+        except (OSError, OverflowError) as error:
+            why = getattr(error, "strerror", None) or str(error)
+            raise OperatorError(
+                f"cannot listen for peers on {host or '::'} port {port}: {why}",
+                "choose another with --listen HOST:PORT (port 0 takes a free one)",
+            ) from error
+        self._spawn(self._accept(self._socket, factory))
+        chosen: int = self._socket.getsockname()[1]
+        return chosen
+
+    async def stop(self) -> None:
+        """Accept nothing more and give up the handshakes that are under way."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        if self._socket is not None:
+            self._socket.close()
+
+    def drop(self) -> None:
+        """Drop every connection."""
+        for visit in self._visits.values():
+            visit.end()
+        self._visits.clear()
+
+    def visit(self, encrypted: PeerSocket, transport: asyncio.Transport) -> Visit:
+        """The record of a member's connection, begun by whoever meets it first."""
+        found = self._visits.get(encrypted)
+        if found is None:
+            found = Visit(transport, host_of(transport.get_extra_info("peername") or ("",)))
+            self._visits[encrypted] = found
+        return found
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _accept(
+        self, listener: socket.socket, factory: Callable[[], asyncio.Protocol]
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                connection, address = await loop.sock_accept(listener)
+            except OSError as error:  # out of file descriptors, or the client is gone already
+                _log.warning("cannot accept a peer's connection: %s", error)
+                await asyncio.sleep(0.1)
+                continue
+            host = host_of(address)
+            if self._door.admit(host, self._is_trusted(host), loop.time()):
+                self._spawn(self._greet(connection, host, factory))
+            else:
+                connection.close()
+
+    async def _greet(
+        self, connection: socket.socket, host: str, factory: Callable[[], asyncio.Protocol]
+    ) -> None:
+        """Shake hands with one client; the factory's protocol takes over if it is a member."""
+        loop = asyncio.get_running_loop()
+        well: bool | None = None
+        with handshake() as record:
+            try:
+                transport, _ = await loop.connect_accepted_socket(
+                    factory,
+                    connection,
+                    ssl=self._context,
+                    ssl_handshake_timeout=HANDSHAKE_S,
+                    ssl_shutdown_timeout=LINGER_S,
+                )
+                well = True
+                self._welcome(transport)
+            except OSError as error:  # ssl.SSLError is one
+                if record.refusal is not None or isinstance(error, ConnectionAbortedError):
+                    well = False  # refused, or not done after HANDSHAKE_S
+                if record.refusal is not None:
+                    why = getattr(record.refusal, "reason", None) or str(record.refusal)
+                    why = why.lower().replace("_", " ")
+                    self._rejected(None, Forged(f"{host} is not a member of this swarm ({why})"))
+                _log.debug("no TLS with %s: %s", host, error)
+            finally:
+                self._door.ended(host, well, loop.time())
+
+    def _welcome(self, transport: asyncio.Transport) -> None:
+        encrypted = transport.get_extra_info("ssl_object")
+        for old, visit in list(self._visits.items()):
+            if visit.transport.is_closing():
+                visit.end()
+                del self._visits[old]
+        self.visit(encrypted, transport)
+        of_peer = sum(other.peer == encrypted.peer for other in self._visits)
+        if of_peer > CONNECTIONS_PER_PEER_MAX or len(self._visits) > CONNECTIONS_MAX:
+            self._rejected(encrypted.peer, TooLarge(f"{of_peer} connections at once"))
+            transport.abort()
+
+    def _is_trusted(self, host: str) -> bool:
+        """Whether a member is connected from ``host``; this machine always is."""
+        if any(v.host == host and not v.transport.is_closing() for v in self._visits.values()):
+            return True
+        return ip_address(host.partition("%")[0]).is_loopback
+
+
+def host_of(address: tuple[object, ...]) -> str:
+    """The host of a socket address, with IPv4 written as such where IPv6 sockets carry it."""
+    return str(address[0]).removeprefix("::ffff:")
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A listening socket; the host ``::`` (or none) listens on IPv4 as well where that can be."""
+    everywhere = host in ("", "::")
+    both = everywhere and socket.has_dualstack_ipv6()
+    found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    family = socket.AF_INET6 if both else found[0][0]
+    place = ("::" if both else found[0][4][0], port)
+    listener = socket.create_server(place, family=family, backlog=128, dualstack_ipv6=both)
+    listener.setblocking(False)
+    return listener

@@ -1,0 +1,148 @@
+"""Bodies of the peer protocol: bounded before they are read, and moved without needless copies."""
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import aiohttp
+
+from covey.protocols import limits, packing
+from covey.protocols.envelope import LENGTH, Opened, open_sealed
+from covey.protocols.errors import Malformed, TooLarge, Unsupported
+from covey.protocols.messages import Standing
+
+Buffer = bytes | bytearray | memoryview
+
+SLICE_BYTES = 128 * limits.KIB  # encrypted in under a millisecond, so probes get their turn
+READ_BUFFER_BYTES = 256 * limits.KIB
+PATIENCE_S = 10.0  # for a small body, and on top of what RATE_MIN gives a big one
+RATE_MIN = 64 * limits.KIB  # bytes/s of the slowest link that is still served
+
+# What a connection that dies under a body raises, on either end.
+BROKEN = (ConnectionError, aiohttp.ClientPayloadError, asyncio.IncompleteReadError)
+
+
+class Writer(Protocol):
+    """What aiohttp gives on both ends to write a body with."""
+
+    async def write(self, chunk: Buffer) -> None: ...
+
+
+class Body(aiohttp.Payload):
+    """A request body of several buffers, written in slices of the caller's own memory."""
+
+    def __init__(self, *parts: Buffer) -> None:
+        self._parts = parts
+        super().__init__(parts)
+        self._size = sum(memoryview(part).nbytes for part in parts)
+
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        raise TypeError("a body of buffers is not text")
+
+    async def write(self, writer: Any) -> None:
+        await send(writer, *self._parts)
+
+    async def write_with_length(self, writer: Any, content_length: int | None) -> None:
+        await send(writer, *self._parts)
+
+
+def patience_s(length: int) -> float:
+    """How long ``length`` bytes may take before the other end counts as stuck, in seconds."""
+    return PATIENCE_S + length / RATE_MIN
+
+
+def slices(part: Buffer) -> Iterator[memoryview]:
+    """``part`` as views of at most SLICE_BYTES."""
+    view = memoryview(part).cast("B")
+    for start in range(0, len(view), SLICE_BYTES):
+        yield view[start : start + SLICE_BYTES]
+
+
+async def send(writer: Writer, *parts: Buffer) -> None:
+    for part in parts:
+        for piece in slices(part):
+            await writer.write(piece)
+            if len(piece) == SLICE_BYTES:
+                await asyncio.sleep(0)  # a write to a fast reader never suspends by itself
+
+
+async def fill(content: aiohttp.StreamReader, target: memoryview) -> None:
+    """Fill ``target`` (bytes) from the body.
+
+    Raises Malformed if the body is shorter or longer, and what a broken connection raises.
+    """
+    filled = await receive(content, target)
+    if filled < len(target):
+        raise Malformed(f"the body ended after {filled} of {len(target)} bytes")
+
+
+async def receive(content: aiohttp.StreamReader, target: memoryview) -> int:
+    """Read the body to its end into ``target`` and return its length.  Raises TooLarge."""
+    filled = 0
+    while True:
+        chunk, _ = await content.readchunk()
+        if not chunk:
+            if content.at_eof():
+                return filled
+            continue
+        if len(chunk) > len(target) - filled:
+            raise TooLarge(f"the body has more than {len(target)} bytes")
+        target[filled : filled + len(chunk)] = chunk
+        filled += len(chunk)
+
+
+async def read_small(content: aiohttp.StreamReader, declared: int | None, limit: int) -> bytes:
+    """A whole body of at most ``limit`` bytes.  Raises TooLarge or Malformed.
+
+    ``declared`` is its Content-Length; without one nothing is read.
+    """
+    if declared is None:
+        raise Malformed("the message has no Content-Length")
+    if declared > limit:
+        raise TooLarge(f"a body of {declared} bytes; the most is {limit}")
+    body = bytearray(declared)
+    await fill(content, memoryview(body))
+    return bytes(body)
+
+
+async def read_sealed(
+    content: aiohttp.StreamReader, declared: int | None, limit: int
+) -> tuple[Opened, bytearray]:
+    """A signed envelope and the payload that follows it, whose hash is still to be checked.
+
+    ``limit`` bounds the payload in bytes; it is checked against both the Content-Length and the
+    signed header before anything is allocated.  Raises RemoteError.
+    """
+    if declared is None:
+        raise Malformed("the message has no Content-Length")
+    if declared > LENGTH.size + limits.HEADER_BYTES_MAX + limit:
+        raise TooLarge(f"a message of {declared} bytes; the payload may have {limit}")
+    if declared < LENGTH.size:
+        raise Malformed("the message has no envelope")
+    (length,) = LENGTH.unpack(await content.readexactly(LENGTH.size))
+    if length > limits.HEADER_BYTES_MAX:
+        raise TooLarge(f"a header of {length} bytes; the most is {limits.HEADER_BYTES_MAX}")
+    if length > declared - LENGTH.size:
+        raise Malformed("the envelope is longer than the message")
+    opened = open_sealed(await content.readexactly(length))
+    if opened.payload_length > limit:
+        raise TooLarge(f"a payload of {opened.payload_length} bytes; the most is {limit}")
+    if opened.payload_length != declared - LENGTH.size - length:
+        raise Malformed("the payload is not as long as its envelope says")
+    payload = bytearray(opened.payload_length)
+    await fill(content, memoryview(payload))
+    return opened, payload
+
+
+def read_standing(packed: bytes, protocol: int) -> Standing:
+    """Decode a Standing of protocol version ``protocol``.  Raises Malformed or Unsupported.
+
+    The version comes first: what another one's other fields mean is not known here.
+    """
+    fields = packing.unpack(packed, limits.CONTROL_BYTES_MAX)
+    theirs = fields.get("protocol") if isinstance(fields, dict) else None
+    if type(theirs) is int and theirs != protocol:
+        raise Unsupported(
+            f"protocol version {theirs} was sent to a node of version {protocol}; update the older"
+        )
+    return packing.from_map(Standing, fields)

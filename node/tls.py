@@ -1,0 +1,225 @@
+"""TLS 1.3 between members of one swarm: who the other end is, and how many bytes went each way.
+
+Both ends show a leaf signed by the swarm's CA (protocols/certificates.py).  The client's contexts
+pin the expected identity inside the handshake, so a wrong peer never sees an HTTP byte.
+"""
+
+import os
+import ssl
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+from covey.node.ledger import Lane, Ledger
+from covey.protocols.certificates import authority, leaf, peer_of, pem
+from covey.protocols.errors import Forged
+from covey.protocols.identity import Identity, PeerId
+
+# X509_V_FLAG_NO_CHECK_TIME, which the ssl module does not name: clocks on a LAN are wrong.
+_NO_CHECK_TIME = ssl.VerifyFlags(0x200000)
+
+
+class WrongIdentity(ssl.SSLError):
+    """The other end is a member, but not the peer that was dialed."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(0, message)  # two arguments, or str() shows a tuple
+
+
+class Handshake:
+    """How one ended: whom it proved, or why this or the other side refused."""
+
+    def __init__(self) -> None:
+        self.peer: PeerId | None = None
+        self.refusal: ssl.SSLError | None = None
+
+
+_current: ContextVar[Handshake | None] = ContextVar("handshake", default=None)
+
+
+@contextmanager
+def handshake() -> Iterator[Handshake]:
+    """Tells how the handshake of a connection that is opened in the block ends.
+
+    asyncio reports some refusals only as a connection that broke, because the other end's close
+    comes first, and a client of aiohttp never sees the socket.
+    """
+    record = Handshake()
+    token = _current.set(record)
+    try:
+        yield record
+    finally:
+        _current.reset(token)
+
+
+class PeerSocket(ssl.SSLObject):
+    """TLS over asyncio's memory buffers that proves the peer and counts the bytes.
+
+    asyncio builds it through ``SSLContext.wrap_bio``; a handler gets it from its transport by
+    ``get_extra_info("ssl_object")``.
+    """
+
+    peer: PeerId  # whose key the handshake proved; unset before
+    _handshake: Handshake
+    _incoming: ssl.MemoryBIO
+    _outgoing: ssl.MemoryBIO
+    _policy: "PeerContext"
+    _refusal: ssl.SSLError | None
+
+    def bind(
+        self, policy: "PeerContext", incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO
+    ) -> "PeerSocket":
+        """Take over the buffers; the stand-in for __init__, which SSLObject forbids."""
+        self._policy, self._incoming, self._outgoing = policy, incoming, outgoing
+        self._handshake = _current.get() or Handshake()
+        self._refusal = None
+        return self
+
+    def do_handshake(self) -> None:
+        if self._refusal is not None:
+            raise self._refusal
+        waiting, queued = self._incoming.pending, self._outgoing.pending
+        try:
+            super().do_handshake()
+            self.peer = self._proven()
+            self._handshake.peer = self.peer
+        except ssl.SSLWantReadError:
+            raise
+        except ssl.SSLError as refusal:
+            self._handshake.refusal = refusal
+            if isinstance(refusal, WrongIdentity) or not self._outgoing.pending:
+                raise
+            # asyncio would drop the alert that tells the other end why; ask it to flush first.
+            self._refusal = refusal
+            raise ssl.SSLWantReadError("the alert is on its way") from refusal
+        finally:
+            self._count(waiting, queued)
+
+    def read(self, len: int = 1024, buffer: Any = None) -> Any:
+        waiting, queued = self._incoming.pending, self._outgoing.pending
+        try:
+            return super().read(len, buffer)
+        except ssl.SSLError as error:
+            # In TLS 1.3 the server refuses a client's certificate after the client's handshake.
+            if "ALERT" in (getattr(error, "reason", None) or ""):
+                self._handshake.refusal = error
+            raise
+        finally:
+            self._count(waiting, queued)
+
+    def write(self, data: Any) -> int:
+        waiting, queued = self._incoming.pending, self._outgoing.pending
+        try:
+            return super().write(data)
+        finally:
+            self._count(waiting, queued)
+
+    def unwrap(self) -> None:
+        waiting, queued = self._incoming.pending, self._outgoing.pending
+        try:
+            super().unwrap()
+        finally:
+            self._count(waiting, queued)
+
+    def _count(self, waiting: int, queued: int) -> None:
+        lane = self._policy.lane or self._lane
+        ledger = self._policy.ledger
+        ledger.received[lane] += waiting - self._incoming.pending
+        ledger.sent[lane] += self._outgoing.pending - queued
+
+    @property
+    def _lane(self) -> Lane:
+        return Lane.of_alpn(self.selected_alpn_protocol())
+
+    def _proven(self) -> PeerId:
+        certificate = self.getpeercert(True)
+        assert certificate is not None, "a handshake with CERT_REQUIRED has a certificate"
+        try:
+            peer = peer_of(certificate)
+        except Forged as error:
+            raise WrongIdentity(str(error)) from error
+        expected = self._policy.expected
+        if expected is not None and peer != expected:
+            raise WrongIdentity(f"it is {peer.short}, not {expected.short}")
+        return peer
+
+
+class PeerContext(ssl.SSLContext):
+    """One side's rules.  ``expected`` pins the peer; ``lane`` is None on the server, where each
+    client names its own."""
+
+    sslobject_class = PeerSocket
+    ledger: Ledger
+    lane: Lane | None = None
+    expected: PeerId | None = None
+
+    def wrap_bio(
+        self,
+        incoming: ssl.MemoryBIO,
+        outgoing: ssl.MemoryBIO,
+        server_side: bool = False,
+        server_hostname: str | bytes | None = None,
+        session: ssl.SSLSession | None = None,
+    ) -> PeerSocket:
+        # No host name: peers are keys, and a name in the ClientHello would only leak.
+        wrapped = super().wrap_bio(incoming, outgoing, server_side)
+        assert isinstance(wrapped, PeerSocket), "sslobject_class made it"
+        return wrapped.bind(self, incoming, outgoing)
+
+
+class Credentials:
+    """This node's membership of one swarm, as contexts for both ends of its connections."""
+
+    def __init__(self, identity: Identity, secret: bytes, ledger: Ledger) -> None:
+        self.peer = identity.peer
+        self._ledger = ledger
+        self._authority = authority(secret)
+        self._pem = pem(leaf(secret, identity), identity)
+
+    def server_context(self) -> PeerContext:
+        context = self._context(ssl.PROTOCOL_TLS_SERVER)
+        context.num_tickets = 0  # no resumption: identity is proven afresh each time
+        context.set_alpn_protocols([lane.alpn for lane in Lane])
+        return context
+
+    def client_context(self, lane: Lane, expected: PeerId | None) -> PeerContext:
+        """For connections of ``lane`` to ``expected``; None accepts any member (a first hello).
+
+        Costs over a millisecond and about 20 KiB: make one per peer and lane, not per request.
+        """
+        context = self._context(ssl.PROTOCOL_TLS_CLIENT)
+        context.lane, context.expected = lane, expected
+        context.set_alpn_protocols([lane.alpn])
+        return context
+
+    def _context(self, protocol: int) -> PeerContext:
+        context = PeerContext(protocol)
+        context.ledger = self._ledger
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.verify_flags |= _NO_CHECK_TIME
+        context.load_verify_locations(cadata=self._authority)
+        with _as_file(self._pem) as path:
+            context.load_cert_chain(path)
+        return context
+
+
+@contextmanager
+def _as_file(secret: bytes) -> Iterator[str]:
+    """A path to ``secret``, as load_cert_chain wants one; in memory where the system can."""
+    if sys.platform == "linux":
+        descriptor = os.memfd_create("covey")
+        try:
+            os.write(descriptor, secret)
+            yield f"/proc/self/fd/{descriptor}"
+        finally:
+            os.close(descriptor)
+    else:
+        with tempfile.NamedTemporaryFile() as file:  # 0600, removed at once
+            file.write(secret)
+            file.flush()
+            yield file.name
