@@ -126,7 +126,7 @@ class _Run:
         return self.places[-1].stop
 
     def flat(self, whole: Tensor, staging: dict[tuple[torch.device, int], Tensor]) -> Tensor:
-        """This run's part of ``whole`` on the CPU, else a vector over there, kept in ``staging``."""
+        """This run's part of ``whole`` if on the CPU, else a vector there from ``staging``."""
         if self.device.type == "cpu":
             return whole[self.start : self.stop]
         kept = staging.get((self.device, self.start))
