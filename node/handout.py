@@ -1,0 +1,62 @@
+"""Copies of the vector for joiners: a file per copy, named by its hash, fetched in ranges.
+
+A file does not change while a joiner reads it, however long that takes, and training goes on.
+"""
+
+import hashlib
+import time
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+
+from covey.gossip.quantiser import Floats
+from covey.node.faults import file_faults
+from covey.protocols.messages import Lineage, StateOffer
+
+_FRESH_S = 5.0  # a copy is offered again for that long
+_KEPT = 2  # files, so that a slow joiner can finish the one before
+
+
+class Handout:
+    """Writes, offers and finds copies in ``folder``."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._files: OrderedDict[bytes, Path] = OrderedDict()
+        self._latest: tuple[float, StateOffer] | None = None
+
+    def fresh(self, lineage: Lineage) -> StateOffer | None:
+        """The latest offer, if it is young and of the same lineage."""
+        if self._latest is None:
+            return None
+        made_s, offer = self._latest
+        young = time.monotonic() - made_s < _FRESH_S
+        return offer if young and offer.lineage.founder == lineage.founder else None
+
+    def write(self, x: Floats, lineage: Lineage, step: int) -> StateOffer:
+        """Copy ``x`` to a file; call where x stands still.  Raises OperatorError."""
+        data = memoryview(np.ascontiguousarray(x, "<f4").data).cast("B")
+        offer = StateOffer(hashlib.sha256(data).digest(), len(data), lineage, step)
+        path = self._folder / f"state-{offer.digest.hex()}.f32"
+        with file_faults("write a copy of the model to", self._folder):
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            temporary = path.with_suffix(".tmp")
+            temporary.write_bytes(data)
+            temporary.chmod(0o600)
+            temporary.rename(path)
+        self._files[offer.digest] = path
+        self._files.move_to_end(offer.digest)
+        while len(self._files) > _KEPT:
+            self._files.popitem(last=False)[1].unlink(missing_ok=True)
+        self._latest = (time.monotonic(), offer)
+        return offer
+
+    def file(self, digest: bytes) -> Path | None:
+        return self._files.get(digest)
+
+    def clear(self) -> None:
+        """Remove every copy."""
+        while self._files:
+            self._files.popitem()[1].unlink(missing_ok=True)
+        self._latest = None

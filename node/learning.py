@@ -1,0 +1,335 @@
+"""The learner's side of the daemon: snapshots in, periods of exchanges, increments out.
+
+One learner at a time.  Its snapshots drive the periods; between them the node answers its peers'
+proposals at any time, also while the learner is slow or gone.  Everything that moves vectors runs
+on the core's worker thread; here is only the order of things.
+"""
+
+import asyncio
+import contextlib
+import functools
+import logging
+import time
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from covey.gossip.core import Core, Outcome
+from covey.node.conversation import Conversation, Courier
+from covey.node.events import EventLog
+from covey.node.learner_link import Attachment
+from covey.protocols.errors import RemoteError
+from covey.protocols.identity import PeerId
+from covey.protocols.layout import Layout
+from covey.protocols.link import SettledReport
+from covey.protocols.messages import Lineage, Phase
+
+log = logging.getLogger(__name__)
+
+_PACE_PER_EXCHANGE = 10.0  # automatic cadence: exchanges take at most a tenth of the time
+_PACE_LEAST_S = 0.5
+_PACE_MOST_S = 30.0
+_BUSY_WAIT_S = 0.02  # before asking the next peer after one was busy, at least
+_SETTLE_S = 10.0
+_SETTLE_GAP_S = 0.15  # between settling exchanges while peers still train
+_APPLY_S = 3.0  # how long settling waits for the learner to apply an increment
+
+
+class Flock(Courier, Protocol):
+    """What learning needs of the neighbourhood (neighbours.py)."""
+
+    def partners(self, layout: bytes, lineage: Lineage) -> Sequence[PeerId]:
+        """Alive peers that this node may average with."""
+
+    def anybody_training(self, layout: bytes) -> bool:
+        """Whether a peer with this layout still trains."""
+
+    def rejected(self, peer: PeerId | None, error: RemoteError) -> None:
+        """Count what a peer did wrong."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts for status and metrics.  Exchanges are those completed, in either role."""
+
+    exchanges: int = 0
+    applied: int = 0
+    busy: int = 0
+    failed: int = 0
+    outer_steps: int = 0
+    last_merge_s: float | None = None  # epoch
+    last_peer: PeerId | None = None
+    distance: float | None = None  # relative to |x|, smoothed
+    trend: float | None = None
+    reasons: dict[str, int] = field(default_factory=dict)  # of exchanges that moved nothing
+    per_peer: dict[PeerId, int] = field(default_factory=dict)
+    values: dict[str, float] = field(default_factory=dict)  # what the script logged last
+    steps_per_s: float | None = None
+
+
+class Learning:
+    """The model of one layout and the learner that is attached to it."""
+
+    def __init__(
+        self, core: Core, layout: Layout, conversation: Conversation, flock: Flock, events: EventLog
+    ) -> None:
+        self.layout = layout
+        self.tally = Tally()
+        self.phase = Phase.IDLE
+        self.step = 0
+        self.reason = ""
+        self._core = core
+        self.conversation = conversation
+        self.runner = conversation.runner
+        self._flock = flock
+        self._events = events
+        self._attachment: Attachment | None = None
+        self._waiting: int | None = None  # a snapshot waits, with so many increments applied
+        self._arrived = asyncio.Event()  # set while one waits and its period has not begun
+        self._between = asyncio.Event()  # set while no period is under way
+        self._applied = asyncio.Event()  # set while the learner has applied all increments
+        self._applied_later = False
+        self._prepared = 0  # increments made for this learner; counted on the worker
+        self._moved = False  # x has moved since the last increment
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._timed = (time.monotonic(), 0)
+
+    # --- the learner -----------------------------------------------------------------------------
+
+    @property
+    def attachment(self) -> Attachment | None:
+        return self._attachment
+
+    @property
+    def lineage(self) -> Lineage:
+        return self._core.lineage
+
+    def train(self, attachment: Attachment) -> None:
+        """The learner has the model (welcome.py saw to it): its snapshots drive us from now on."""
+        self._attachment = attachment
+        self._prepared = 0
+        self._applied.set()
+        self.phase, self.reason = Phase.TRAINING, ""
+        self._core.accepting = True
+        self._spawn(self._periods(attachment))
+
+    def snapshot(self, attachment: Attachment, applied: int) -> None:
+        """A snapshot waits; it is taken when no exchange is open."""
+        self.step = attachment.step
+        self._time_steps()
+        self._waiting = applied
+        self._between.clear()
+        self._arrived.set()
+
+    async def applied(self, attachment: Attachment) -> None:
+        """The learner has added the increment that was outstanding."""
+        if self._waiting is not None:
+            self._applied_later = True  # the waiting snapshot was taken before
+            return
+        await self.runner.run(self._core.replica.applied)
+        if attachment.increment_free:
+            self._applied.set()
+        await self._hand_over(attachment)
+
+    def settle(self, attachment: Attachment) -> None:
+        """Training is over: exchange until the flock agrees, then tell the learner."""
+        self.phase = Phase.SETTLING
+        self._spawn(self._settle(attachment))
+
+    def gone(self, clean: bool) -> None:
+        """The learner has left, or (not ``clean``) crashed: then the node keeps its place."""
+        self._attachment = None
+        self._waiting = None
+        self._arrived.clear()
+        self._applied_later = False
+        self.phase = Phase.IDLE if clean else Phase.PAUSED
+        self.reason = "" if clean else "the learner stopped without a goodbye"
+        self._core.accepting = not clean
+        for task in self._tasks:
+            task.cancel()
+
+    def mixed(self, outcomes: list[Outcome]) -> None:
+        """Exchanges have ended: count them, and pass on what they moved."""
+        for outcome in outcomes:
+            self._count(outcome)
+        attachment = self._attachment
+        if self._moved and attachment is not None and not self._core.due:
+            self._spawn(self._hand_over(attachment))
+
+    def adopted(self) -> None:
+        """The model was replaced by another lineage's while the learner trains on."""
+        self._moved = True
+        if self._attachment is not None:
+            self._spawn(self._hand_over(self._attachment))
+
+    async def close(self) -> None:
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # --- periods ---------------------------------------------------------------------------------
+
+    async def _periods(self, attachment: Attachment) -> None:
+        """One period per snapshot, for as long as this learner is attached."""
+        while self._attachment is attachment:
+            if self._waiting is None:
+                self._between.set()
+            await self._arrived.wait()
+            self._arrived.clear()
+            await self._take(attachment)
+            started = time.monotonic()
+            alone = not self._partners()
+            await self._exchange(self._core.config.exchanges)
+            await self.runner.run_idle(functools.partial(self._core.close_period, alone))
+            self.tally.outer_steps += 1
+            self._moved = True
+            await self._hand_over(attachment)
+            spent = (time.monotonic() - started) * _PACE_PER_EXCHANGE
+            await attachment.pace(min(max(spent, _PACE_LEAST_S), _PACE_MOST_S))
+
+    async def _take(self, attachment: Attachment) -> None:
+        """x takes the snapshot's progress in; the learner may then write the next one."""
+        applied = self._waiting
+        assert applied is not None
+
+        def take() -> bool:
+            return self._core.progress(attachment.snapshot, applied >= self._prepared)
+
+        finite = await self.runner.run_idle(take)
+        self._waiting = None
+        if self._applied_later:
+            self._applied_later = False
+            await self.applied(attachment)
+        await attachment.consumed()
+        if not finite:
+            self._events.emit("train.error", step=attachment.step, why="the model is not finite")
+            self.reason = "the learner's parameters are not finite; its progress is not shared"
+        elif self.reason:
+            self.reason = ""
+
+    async def _exchange(self, count: int) -> None:
+        """Propose ``count`` exchanges, one after the other, to whoever is free."""
+        core = self._core
+        await self.runner.run(lambda: core.open_period(count))
+        while core.due:
+            partners = self._partners()
+            propose = functools.partial(core.propose, partners, time.monotonic())
+            out = await self.runner.run_idle(propose)
+            if out is None:
+                return
+            busy = self.tally.busy
+            try:
+                await self.conversation.converse(out)
+            except RemoteError as error:
+                self._flock.rejected(out.peer, error)
+            if self.tally.busy > busy:
+                # Uniform in one to two exchanges' time, so that two that collided do not again.
+                share = 1 + core.chance()
+                await asyncio.sleep(max(_BUSY_WAIT_S, self.conversation.typical_s) * share)
+
+    def _partners(self) -> Sequence[PeerId]:
+        return self._flock.partners(self.layout.digest, self._core.lineage)
+
+    async def _hand_over(self, attachment: Attachment) -> None:
+        """Give the learner x minus what it has, if anything moved and it can take it."""
+        if not self._moved or not attachment.started or attachment.closed:
+            return
+        if not attachment.increment_free or self._core.replica.outstanding:
+            return  # its Applied brings us here again
+        self._moved = False
+
+        def difference() -> bool:
+            replica = self._core.replica
+            if replica.outstanding or not replica.increment(attachment.increment):
+                return False
+            self._prepared += 1
+            return True
+
+        if await self.runner.run(difference):
+            attachment.lineage = self._core.lineage
+            self._applied.clear()
+            await attachment.publish()
+
+    # --- settling --------------------------------------------------------------------------------
+
+    async def _settle(self, attachment: Attachment) -> None:
+        """A few exchanges without training, so that the learner ends with the flock's average."""
+        until = time.monotonic() + _SETTLE_S
+        await self._between.wait()  # the last snapshot's period
+        for _ in range(self._core.config.settle_exchanges):
+            if not self._partners() or time.monotonic() > until:
+                break
+            await self._exchange(1)
+            distance = self.tally.distance
+            if distance is not None and distance < self._core.config.settled_below:
+                break
+            if self._flock.anybody_training(self.layout.digest):
+                await asyncio.sleep(_SETTLE_GAP_S)
+        await self._last_increment(attachment)
+        tally = self.tally
+        report = SettledReport(tally.distance, tally.exchanges, len(tally.per_peer))
+        await attachment.settled(report)
+        self._events.emit("train.settled", distance=tally.distance, exchanges=tally.exchanges)
+
+    async def _last_increment(self, attachment: Attachment) -> None:
+        """Publish whatever is left; all earlier increments must have been applied first."""
+        self._core.accepting = False
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_APPLY_S):
+                await self._applied.wait()
+        await self.runner.run_idle(lambda: None)
+        await self._hand_over(attachment)
+
+    # --- counting --------------------------------------------------------------------------------
+
+    def _count(self, outcome: Outcome) -> None:
+        tally = self.tally
+        if outcome.distance:
+            self._note_distance(self._core.relative(outcome.distance))
+        if not outcome.reason:
+            tally.exchanges += 1
+            tally.applied += 1
+            tally.per_peer[outcome.peer] = tally.per_peer.get(outcome.peer, 0) + 1
+            tally.last_merge_s, tally.last_peer = time.time(), outcome.peer
+            self._moved = True
+        elif outcome.reason == "busy":
+            tally.busy += 1
+        else:
+            tally.failed += 1
+            tally.reasons[outcome.reason] = tally.reasons.get(outcome.reason, 0) + 1
+        kind = "merge.applied" if not outcome.reason else "merge.none"
+        if outcome.reason != "busy":
+            self._events.emit(
+                kind,
+                peer=outcome.peer.short,
+                reason=outcome.reason,
+                detail=outcome.detail,
+                distance=outcome.distance,
+                factor=outcome.factor,
+                proposed=outcome.proposed,
+            )
+
+    def _note_distance(self, distance: float) -> None:
+        tally = self.tally
+        before = tally.distance
+        tally.distance = distance if before is None else 0.5 * before + 0.5 * distance
+        tally.trend = None if before is None else tally.distance - before
+
+    def _time_steps(self) -> None:
+        now, (then, before) = time.monotonic(), self._timed
+        if now > then and self.step > before:
+            self.tally.steps_per_s = (self.step - before) / (now - then)
+        self._timed = (now, self.step)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            # Our bug, by construction: peers' and operators' faults are handled where they arise.
+            log.critical("learning stopped", exc_info=task.exception())
+            self.reason = "learning stopped by a bug; see the log"
