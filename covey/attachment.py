@@ -28,7 +28,7 @@ from covey.cadence import Cadence, Every
 from covey.errors import ShareError
 from covey.launch import LocalNode, say
 from covey.protocols.layout import Layout
-from covey.protocols.link import SettledReport
+from covey.protocols.link import LOG_NAME_CHARS_MAX, LOG_VALUES_MAX, SettledReport
 from covey.session import Learner, Phase, Session
 from covey.weights import ArrayWeights, Vector, Weights
 
@@ -134,6 +134,10 @@ class Attachment:
 
         Cheap enough for every step: a tensor is read only when its number is sent.
         """
+        if len(values) > LOG_VALUES_MAX or any(len(name) > LOG_NAME_CHARS_MAX for name in values):
+            raise ValueError(
+                f"at most {LOG_VALUES_MAX} values with names of {LOG_NAME_CHARS_MAX} characters"
+            )
         for name, value in values.items():
             detach = getattr(value, "detach", None)
             values[name] = float(value) if detach is None else detach()

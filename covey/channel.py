@@ -4,6 +4,7 @@ import mmap
 import os
 import select
 import socket
+import time
 
 from covey.protocols import link
 from covey.protocols.errors import RemoteError
@@ -60,6 +61,16 @@ class Channel:
         poll = select.poll()
         poll.register(self._socket, select.POLLIN | (select.POLLOUT if self._unsent else 0))
         poll.poll(max(0.0, timeout_s) * 1000)
+
+    def drain(self, timeout_s: float) -> None:
+        """Wait until the node has hung up: to do so first would lose what it has not read yet."""
+        deadline = time.monotonic() + timeout_s
+        try:
+            while (left_s := deadline - time.monotonic()) > 0:
+                self.wait(left_s)
+                self.receive()
+        except Lost:
+            pass
 
     def close(self) -> None:
         self._socket.close()

@@ -38,7 +38,8 @@ def join(
 
     Raises NodeError, ShareError, or ValueError for a bad ``every``.
     """
-    first = optimizer if isinstance(optimizer, Optimizer) else next(iter(optimizer), None)
+    several = optimizer if isinstance(optimizer, Sequence) else [optimizer]
+    first = several[0] if several else None
     if not isinstance(first, Optimizer):
         raise TypeError("covey.join needs a torch optimizer, or a list of some")
     weights = TensorWeights(model, share)

@@ -34,6 +34,7 @@ _GREETING_LOOK_S = 0.01  # before there is a bell
 _RETRY_S = 5.0  # between tries to find a node again, doubling up to …
 _RETRY_S_MAX = 60.0
 _LOG_S = 0.5  # between two Log frames
+_GOODBYE_S = 2.0  # for the node to hang up after our goodbye
 _TELL_S = 2.0  # of waiting before it is mentioned
 
 
@@ -175,11 +176,14 @@ class Session:
 
     def close(self, clean: bool) -> None:
         """Say goodbye (``clean``) or only hang up, and let a node of our own go."""
-        if clean and self.phase is not Phase.OVER:
-            self._flush_log()
-            self._send(link.Detach())
-        self._end()
-        self._node.close()
+        try:
+            if clean and self._channel is not None:
+                self._flush_log()
+                self._send(link.Detach())
+                self._channel.drain(_GOODBYE_S)
+        finally:
+            self._end()
+            self._node.close()
 
     # -- the node's side ------------------------------------------------------------------------
 

@@ -37,6 +37,8 @@ LINK = 1  # the version of all this; node and learner of one machine may differ 
 PAGE = 4096
 MAGIC = int.from_bytes(b"COVEYMAP", "little")
 BELL = 0  # index of the bell among the words of the header that follow the magic
+LOG_VALUES_MAX = 32
+LOG_NAME_CHARS_MAX = 64
 _WORDS = 8
 _LENGTH = struct.Struct(">I")
 _COUNT_MAX = 2**62
@@ -135,10 +137,10 @@ class Log:
     values: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        if len(self.names) != len(self.values) or len(self.names) > 32:
-            raise ValueError("as many names as values, 32 at most")
-        if any(not 0 < len(name) <= 64 for name in self.names):
-            raise ValueError("a name has 1 to 64 characters")
+        if len(self.names) != len(self.values) or len(self.names) > LOG_VALUES_MAX:
+            raise ValueError("as many names as values, and not too many")
+        if any(not 0 < len(name) <= LOG_NAME_CHARS_MAX for name in self.names):
+            raise ValueError("a name is empty or too long")
         if not all(map(math.isfinite, self.values)):
             raise ValueError("a value is not finite")
 

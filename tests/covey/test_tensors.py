@@ -1,0 +1,201 @@
+"""What a torch model shares, and that copies in and out are exact."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn.parallel import DataParallel
+
+from covey.errors import ShareError
+from covey.protocols.layout import Kind
+from covey.tensors import TensorWeights
+
+
+class Net(nn.Module):
+    """Tied, frozen, buffers of all kinds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(7, 3)
+        self.frozen = nn.Linear(3, 3).requires_grad_(False)
+        self.norm = nn.BatchNorm1d(3)
+        self.head = nn.Linear(3, 7, bias=False)
+        self.head.weight = self.embed.weight
+        self.register_buffer("mask", torch.full((2, 2), -torch.inf))
+        self.register_buffer("derived", torch.ones(4), persistent=False)
+
+
+def names(model: nn.Module, share: str | Sequence[str] | None = None) -> list[str]:
+    return [tensor.name for tensor in TensorWeights(model, share).layout.tensors]
+
+
+def vector_of(weights: TensorWeights) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+    vector = np.empty(weights.layout.size, np.float32)
+    weights.gather(vector)
+    return vector
+
+
+def test_the_default_choice() -> None:
+    layout = TensorWeights(Net()).layout
+    assert [(tensor.name, tensor.kind) for tensor in layout.tensors] == [
+        ("embed.weight", Kind.PARAMETER),
+        ("norm.weight", Kind.PARAMETER),
+        ("norm.bias", Kind.PARAMETER),
+        ("norm.running_mean", Kind.BUFFER),
+        ("norm.running_var", Kind.BUFFER),
+    ]
+    assert layout.tensors[0].shape == (7, 3)
+    assert layout.parameters == 27
+
+
+@pytest.mark.parametrize(
+    ("share", "chosen"),
+    [
+        ("norm.weight", ["norm.weight"]),
+        (["norm.*"], ["norm.weight", "norm.bias", "norm.running_mean", "norm.running_var"]),
+        (["*.weight", "derived"], ["embed.weight", "norm.weight", "derived"]),
+        (["!norm.*", "!mask", "!derived"], ["embed.weight"]),
+        (["norm.*", "!*.running_*"], ["norm.weight", "norm.bias"]),
+        ("head.weight", ["head.weight"]),  # the other name of a tied tensor
+    ],
+)
+def test_patterns(share: str | list[str], chosen: list[str]) -> None:
+    assert names(Net(), share) == chosen
+
+
+@pytest.mark.parametrize(
+    ("share", "why"),
+    [
+        ("norm.wieght", "matches no tensor; near it: norm.weight"),
+        ("!body.*", "'body.*' matches no tensor"),
+        ("frozen.*", "matches only frozen tensors"),
+        ("norm.running_*", "no parameter that trains"),
+        (["norm.*", "mask"], "mask has values that are not finite"),
+    ],
+)
+def test_a_pattern_that_cannot_be_is_explained(share: str | list[str], why: str) -> None:
+    with pytest.raises(ShareError) as raised:
+        TensorWeights(Net(), share)
+    assert why in str(raised.value)
+
+
+def test_models_that_cannot_be_shared() -> None:
+    with pytest.raises(ShareError, match="no parameter that trains"):
+        TensorWeights(nn.Linear(2, 2).requires_grad_(False))
+    with pytest.raises(ShareError, match="meta device"):
+        TensorWeights(nn.Linear(2, 2, device="meta"))
+    with pytest.raises(ShareError, match="complex64"):
+        TensorWeights(nn.Linear(2, 2, dtype=torch.complex64))
+    lazy = nn.LazyLinear(2)
+    with pytest.raises(ShareError, match="run one batch"):
+        TensorWeights(lazy)
+    model = nn.Linear(2, 2)
+    model.weight.data[0, 0] = torch.nan
+    with pytest.raises(ShareError, match="weight has values that are not finite"):
+        TensorWeights(model)
+
+
+def test_names_are_the_same_inside_wrappers() -> None:
+    model = Net()
+    assert names(DataParallel(model)) == names(model)
+    compiled = torch.compile(model, backend="eager")
+    assert isinstance(compiled, nn.Module)
+    assert names(compiled) == names(model)
+
+
+def test_a_view_of_the_same_memory_is_one_tensor() -> None:
+    model = nn.Module()
+    model.first = nn.Linear(3, 4, bias=False)
+    model.second = nn.Linear(4, 3, bias=False)
+    model.second.weight = nn.Parameter(model.first.weight.detach().t())  # shares its memory
+    assert names(model) == ["first.weight"]
+
+
+def test_float32_goes_in_and_out_to_the_bit() -> None:
+    torch.manual_seed(1)
+    model = Net()
+    weights = TensorWeights(model)
+    before = vector_of(weights)
+    assert np.array_equal(before[:21], model.embed.weight.detach().numpy().ravel())
+    wanted = np.random.default_rng(1).normal(size=weights.layout.size).astype(np.float32)
+    weights.set(wanted)
+    assert np.array_equal(vector_of(weights), wanted)
+    increment = np.full(weights.layout.size, 0.125, np.float32)
+    weights.add(increment)
+    assert np.array_equal(vector_of(weights), wanted + increment)
+    assert model.embed.weight.requires_grad
+    assert model.embed.weight.is_leaf
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_narrow_tensors_keep_what_rounding_takes(dtype: torch.dtype) -> None:
+    """1000 increments far below half a unit in the last place arrive as in a float32 model."""
+    model = nn.Linear(8, 8, dtype=dtype)
+    with torch.no_grad():
+        model.weight.fill_(1.0)
+        model.bias.fill_(1.0)
+    weights = TensorWeights(model)
+    tiny = np.full(weights.layout.size, 1e-4, np.float32)
+    wide = np.ones(weights.layout.size, np.float32)
+    for _ in range(1000):
+        weights.add(tiny)
+        wide += tiny
+    assert vector_of(weights) == pytest.approx(wide, abs=1e-6)
+    assert model.weight.detach().float().numpy() == pytest.approx(1.1, abs=0.004)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_narrow_model_can_be_any_vector_to_the_bit(dtype: torch.dtype) -> None:
+    weights = TensorWeights(nn.Linear(64, 64, dtype=dtype))
+    random = np.random.default_rng(2)
+    wanted = random.normal(size=weights.layout.size) * 10.0 ** random.integers(
+        -4, 3, weights.layout.size
+    )
+    weights.set(wanted.astype(np.float32))
+    assert np.array_equal(vector_of(weights), wanted.astype(np.float32))
+
+
+def test_training_steps_count_beside_the_residual() -> None:
+    model = nn.Linear(4, 4, dtype=torch.bfloat16)
+    weights = TensorWeights(model)
+    weights.set(np.full(weights.layout.size, 0.1, np.float32))
+    before = vector_of(weights)
+    with torch.no_grad():
+        model.weight.add_(0.5)
+        model.bias.add_(0.5)
+    moved = model.weight.detach().float()[0, 0] - torch.tensor(0.1).bfloat16().float()
+    assert vector_of(weights) - before == pytest.approx(float(moved), abs=1e-6)
+
+
+def test_float16_stays_finite() -> None:
+    model = nn.Linear(2, 2, dtype=torch.float16)
+    weights = TensorWeights(model)
+    weights.set(np.full(weights.layout.size, 70_000, np.float32))
+    assert torch.isfinite(model.weight).all()
+    assert vector_of(weights).tolist() == [70_000] * weights.layout.size
+
+
+def test_float64_and_other_memory_formats() -> None:
+    conv = nn.Conv2d(3, 4, 2)
+    conv.weight.data = conv.weight.data.contiguous(memory_format=torch.channels_last)
+    model = nn.Sequential(conv, nn.Flatten(), nn.Linear(4, 2, dtype=torch.float64))
+    weights = TensorWeights(model)
+    wanted = np.arange(weights.layout.size, dtype=np.float32)
+    weights.set(wanted)
+    assert np.array_equal(conv.weight.detach().numpy().ravel(), wanted[: conv.weight.numel()])
+    assert conv.weight.is_contiguous(memory_format=torch.channels_last)
+    assert np.array_equal(vector_of(weights), wanted)
+    weights.add(wanted)
+    assert np.array_equal(vector_of(weights), 2 * wanted)
+
+
+def test_replaced_tensors_are_found_again() -> None:
+    model = Net()
+    weights = TensorWeights(model)
+    model.norm.running_mean = torch.full((3,), 5.0)
+    model.embed.weight = model.head.weight = nn.Parameter(torch.full((7, 3), 6.0))
+    vector = vector_of(weights)
+    assert vector[:21].tolist() == [6.0] * 21
+    assert vector[27:30].tolist() == [5.0] * 3
