@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 from covey.gossip import config as gossip
 from covey.gossip.membership import Config as MembershipConfig
 from covey.gossip.membership import Membership
-from covey.node import store
-from covey.node.addresses import AddressBook, Source
+from covey.node import interfaces, store
+from covey.node.addresses import AddressBook, Source, format_address
 from covey.node.api import Api
 from covey.node.checkpoints import Checkpoints
 from covey.node.desk import Desk
@@ -41,11 +41,11 @@ from covey.node.metrics import Metrics
 from covey.node.neighbours import Neighbours
 from covey.node.overview import Facts, Overview
 from covey.node.peer_server import PeerServer
-from covey.node.report import PeerReport, StatusReport
+from covey.node.report import DiscoveryReport, PeerReport, StatusReport
 from covey.node.settings import PEER_PORT, Settings
 from covey.node.tls import Credentials
 from covey.node.transport import Transport
-from covey.protocols import PROTOCOL, invite
+from covey.protocols import PROTOCOL, invite, limits
 from covey.protocols.certificates import swarm_id
 from covey.protocols.envelope import Sealer
 from covey.protocols.messages import Phase, Standing
@@ -165,14 +165,14 @@ class Daemon:
 
     async def start(self) -> None:
         """Listen everywhere.  Discovery goes on in the background.  Raises OperatorError."""
-        remembered = load_ports(self.home)
+        remembered, settings = load_ports(self.home), self.settings
         port = await self._listen(remembered)
-        self._desk.card = replace(self._desk.card, port=port)
+        addresses = await asyncio.to_thread(_addresses, settings.listen.host, port)
+        self._desk.card = replace(self._desk.card, port=port, addresses=addresses)
         self._learn_addresses()
         api_port = await self._api.start(self.home.api_socket, remembered.api)
         save_ports(self.home, Ports(port, api_port))
         await self._link.start()
-        settings = self.settings
         facts = Facts(
             id=self._identity.peer.text,
             name=settings.name,
@@ -250,7 +250,8 @@ class Daemon:
 
     def status(self) -> StatusReport:
         if self._discovery is not None:
-            self._overview.discovery = self._discovery.status
+            status = self._discovery.status
+            self._overview.discovery = DiscoveryReport(status.state, status.detail)
         return self._overview.status()
 
     def peers(self) -> list[PeerReport]:
@@ -318,10 +319,22 @@ class Daemon:
         """Announce this node and look for others, where the network lets us."""
         if not self.settings.mdns:
             return
-        from covey.node.discovery import Discovery  # zeroconf is slow to import
+        from covey.node.discovery import Announcement, Discovery  # zeroconf is slow to import
 
-        self._discovery = Discovery(self._identity.peer, self._instance, self._swarm.secret)
-        await self._discovery.start()
+        announcement = Announcement(
+            self._identity.peer,
+            swarm_id(self._swarm.secret),
+            self.settings.listen.host,
+            self._desk.card.port,
+        )
+        self._discovery = Discovery(announcement, self._found)
+        self._discovery.start()
+
+    def _found(self, addresses: tuple[str, ...], peer_prefix: str) -> None:
+        """mDNS names addresses: hints, for whom it claims to be is proven only by dialling."""
+        now = time.monotonic()
+        for address in addresses:
+            self._book.learn(address, Source.MDNS, now)
 
     async def _watch_stdin(self) -> None:
         """Stop when whoever started us has gone."""
@@ -359,6 +372,12 @@ def _learning(settings: Settings) -> gossip.Config:
         return gossip.Config(codec=settings.codec, exchanges=settings.exchanges, outer=outer)
     except ValueError as error:
         raise OperatorError(str(error), "correct outer_momentum or outer_rate") from error
+
+
+def _addresses(host: str, port: int) -> tuple[str, ...]:
+    """Where peers may reach a node that listens on ``host``."""
+    found = interfaces.reachable(interfaces.survey(), host)
+    return tuple(format_address(i.address, port) for i in found[: limits.ADDRESSES_PER_PEER_MAX])
 
 
 def _give_up() -> None:
