@@ -12,6 +12,8 @@ class OperatorError(Exception):
     The command line prints it and ends with exit code 1.  It is neither a bug nor a peer's fault.
     """
 
+    exit_code = 1
+
     def __init__(self, message: str, fix: str = "") -> None:
         super().__init__(message)
         self.message = message

@@ -18,6 +18,7 @@ import os
 import secrets
 import shutil
 import stat
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from pathlib import Path
 from covey.node.faults import OperatorError, file_faults
 
 SOCKET_PATH_BYTES_MAX = 100
+_LOCK_TRIES = 10
 _SHARED_MEMORY = Path("/dev/shm")
 _SHARED_MEMORY_FREE_MIN = 1 << 30  # a container often has 64 MB, where a large map would not fit
 
@@ -136,15 +138,32 @@ class Home:
         finally:
             os.close(descriptor)
 
-    def _take(self, descriptor: int) -> None:
+    def holder(self) -> int | None:
+        """The process that has the lock, None if nobody has; 0 if it is not known."""
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            pid = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip() or "unknown"
+            descriptor = os.open(self.lock_file, os.O_RDONLY)
+        except OSError:
+            return None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pid = os.pread(descriptor, 20, 0).strip()
+            return int(pid) if pid.isdigit() else 0
+        finally:
+            os.close(descriptor)
+        return None
+
+    def _take(self, descriptor: int) -> None:
+        for _ in range(_LOCK_TRIES):
+            with suppress(BlockingIOError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            time.sleep(0.02)  # it may only be somebody's look at ``holder``
+        else:
             raise HomeInUse(
-                f"the home {self.root} is in use by another node (pid {pid})",
+                f"the home {self.root} is in use by another node (pid {self.holder()})",
                 "stop that one with `covey stop`, or start this one with --home FOLDER",
-            ) from error
+            )
         with file_faults("write", self.lock_file):
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
