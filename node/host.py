@@ -54,9 +54,6 @@ class Neighbours(Flock, Protocol):
     def waiting(self, layout: bytes) -> Sequence[PeerId]:
         """Alive peers whose learner waits for weights, and that have none themselves."""
 
-    def tell(self) -> None:
-        """This node's standing has changed: let the peers know now, not at the next probe."""
-
     def looked_around(self) -> bool:
         """Whether whoever is there would have been found by now."""
 

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import functools
 import logging
+import math
 import time
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
@@ -32,6 +33,7 @@ _PACE_MOST_S = 30.0
 _BUSY_WAIT_S = 0.02  # before asking the next peer after one was busy, at least
 _SETTLE_S = 10.0
 _SETTLE_GAP_S = 0.15  # between settling exchanges while peers still train
+_UNREADY_S = 1.0  # until a peer that was not ready is asked again; its standing comes sooner
 _APPLY_S = 3.0  # how long settling waits for the learner to apply an increment
 
 
@@ -47,6 +49,9 @@ class Flock(Courier, Protocol):
     def rejected(self, peer: PeerId | None, error: RemoteError) -> None:
         """Count what a peer did wrong."""
 
+    def tell(self) -> None:
+        """This node's standing has changed: let the peers know now, not at the next probe."""
+
 
 @dataclass(slots=True)
 class Tally:
@@ -61,6 +66,7 @@ class Tally:
     last_peer: PeerId | None = None
     distance: float | None = None  # relative to |x|, smoothed
     trend: float | None = None
+    apart: dict[PeerId, float] = field(default_factory=dict)  # relative, when last met
     reasons: dict[str, int] = field(default_factory=dict)  # of exchanges that moved nothing
     per_peer: dict[PeerId, int] = field(default_factory=dict)
     values: dict[str, float] = field(default_factory=dict)  # what the script logged last
@@ -89,6 +95,7 @@ class Learning:
         self._between = asyncio.Event()  # set while no period is under way
         self._applied = asyncio.Event()  # set while the learner has applied all increments
         self._applied_later = False
+        self._unready: dict[PeerId, float] = {}  # until when not to ask a peer
         self._prepared = 0  # increments made for this learner; counted on the worker
         self._moved = False  # x has moved since the last increment
         self._tasks: set[asyncio.Task[None]] = set()
@@ -134,6 +141,7 @@ class Learning:
     def settle(self, attachment: Attachment) -> None:
         """Training is over: exchange until the flock agrees, then tell the learner."""
         self.phase = Phase.SETTLING
+        self._flock.tell()
         self._spawn(self._settle(attachment))
 
     def gone(self, clean: bool) -> None:
@@ -145,6 +153,7 @@ class Learning:
         self.phase = Phase.IDLE if clean else Phase.PAUSED
         self.reason = "" if clean else "the learner stopped without a goodbye"
         self._core.accepting = not clean
+        self._flock.tell()
         for task in self._tasks:
             task.cancel()
 
@@ -229,7 +238,10 @@ class Learning:
                 await asyncio.sleep(max(_BUSY_WAIT_S, self.conversation.typical_s) * share)
 
     def _partners(self) -> Sequence[PeerId]:
-        return self._flock.partners(self.layout.digest, self._core.lineage)
+        """Whom to ask: not those who have just said that they are not ready."""
+        found = self._flock.partners(self.layout.digest, self._core.lineage)
+        now = time.monotonic()
+        return [peer for peer in found if self._unready.get(peer, 0.0) < now]
 
     async def _hand_over(self, attachment: Attachment) -> None:
         """Give the learner x minus what it has, if anything moved and it can take it."""
@@ -257,20 +269,27 @@ class Learning:
         """A few exchanges without training, so that the learner ends with the flock's average."""
         until = time.monotonic() + _SETTLE_S
         await self._between.wait()  # the last snapshot's period
-        for _ in range(self._core.config.settle_exchanges):
-            if not self._partners() or time.monotonic() > until:
+        exchanges = 0
+        while (partners := self._partners()) and time.monotonic() < until:
+            training = self._flock.anybody_training(self.layout.digest)
+            enough = exchanges >= self._core.config.settle_exchanges
+            if enough if training else self._agrees_with(partners):
                 break
             await self._exchange(1)
-            distance = self.tally.distance
-            if distance is not None and distance < self._core.config.settled_below:
-                break
-            if self._flock.anybody_training(self.layout.digest):
-                await asyncio.sleep(_SETTLE_GAP_S)
+            # No progress any more: the scales must follow the distance alone, and shrink with it.
+            await self.runner.run_idle(self._core.replica.rest)
+            exchanges += 1
+            await asyncio.sleep(_SETTLE_GAP_S if training else _BUSY_WAIT_S)
         await self._last_increment(attachment)
         tally = self.tally
-        report = SettledReport(tally.distance, tally.exchanges, len(tally.per_peer))
-        await attachment.settled(report)
-        self._events.emit("train.settled", distance=tally.distance, exchanges=tally.exchanges)
+        apart = max(tally.apart.values(), default=None)
+        await attachment.settled(SettledReport(apart, tally.exchanges, len(tally.per_peer)))
+        self._events.emit("train.settled", distance=apart, exchanges=tally.exchanges)
+
+    def _agrees_with(self, partners: Sequence[PeerId]) -> bool:
+        """Whether each of them was close enough when it was last met."""
+        below = self._core.config.settled_below
+        return all(self.tally.apart.get(peer, math.inf) < below for peer in partners)
 
     async def _last_increment(self, attachment: Attachment) -> None:
         """Publish whatever is left; all earlier increments must have been applied first."""
@@ -286,7 +305,7 @@ class Learning:
     def _count(self, outcome: Outcome) -> None:
         tally = self.tally
         if outcome.distance:
-            self._note_distance(self._core.relative(outcome.distance))
+            self._note_distance(outcome.peer, self._core.relative(outcome.distance))
         if not outcome.reason:
             tally.exchanges += 1
             tally.applied += 1
@@ -298,6 +317,8 @@ class Learning:
         else:
             tally.failed += 1
             tally.reasons[outcome.reason] = tally.reasons.get(outcome.reason, 0) + 1
+            if outcome.reason == "not_ready":
+                self._unready[outcome.peer] = time.monotonic() + _UNREADY_S
         kind = "merge.applied" if not outcome.reason else "merge.none"
         if outcome.reason != "busy":
             self._events.emit(
@@ -310,8 +331,9 @@ class Learning:
                 proposed=outcome.proposed,
             )
 
-    def _note_distance(self, distance: float) -> None:
+    def _note_distance(self, peer: PeerId, distance: float) -> None:
         tally = self.tally
+        tally.apart[peer] = distance
         before = tally.distance
         tally.distance = distance if before is None else 0.5 * before + 0.5 * distance
         tally.trend = None if before is None else tally.distance - before
