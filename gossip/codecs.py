@@ -11,11 +11,10 @@ from typing import Protocol
 
 import numpy as np
 
-from covey.gossip import quantiser
-from covey.gossip.quantiser import LAYERS, Floats, Quantiser
+from covey.gossip import mixing, quantiser
+from covey.gossip.quantiser import LAYERS, Buffer, Floats, Quantiser
+from covey.gossip.screening import Pair
 from covey.protocols.errors import Malformed, Unsupported
-
-Buffer = bytes | bytearray | memoryview
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +30,9 @@ class Coder(Protocol):
     """One side of one exchange.  Sizes are in bytes; reads raise Malformed.
 
     The proposer sends ``scales``; the accepter opens with them and sends its own and layer 0; then
-    each side writes a layer as soon as it knows that one is needed.
+    each side writes a layer as soon as it knows that one is needed.  When nothing is ``pending``,
+    ``distances`` and ``largest`` tell of the difference and ``apply`` adds it, weighted, to x;
+    after that the difference is gone.
     """
 
     @property
@@ -45,9 +46,9 @@ class Coder(Protocol):
     def pending(self) -> bool: ...
     @property
     def undecoded(self) -> float: ...
-    def distance(self) -> float: ...
-    def apply(self, x: Floats, weight: float) -> None: ...
-    def largest(self) -> Floats | None: ...
+    def distances(self) -> Pair: ...
+    def largest(self) -> Floats: ...
+    def apply(self, x: Floats, weights: Pair) -> None: ...
 
 
 def coder(name: str, side: Side) -> Coder:
@@ -79,7 +80,7 @@ class F32:
 
     def __init__(self, side: Side) -> None:
         self._x, self._parameters = side.x, side.parameters
-        self._difference: Floats | None = None
+        self._theirs: Floats | None = None
 
     def scales(self) -> bytes:
         return b""
@@ -96,26 +97,35 @@ class F32:
         return 4 * len(self._x)
 
     def read(self, data: Buffer) -> None:
-        theirs = _floats(data, len(self._x))
-        self._difference = theirs - self._x
+        self._theirs = _floats(data, len(self._x))
 
     @property
     def pending(self) -> bool:
-        return self._difference is None
+        return self._theirs is None
 
-    def distance(self) -> float:
-        assert self._difference is not None
-        part = self._difference[: self._parameters].astype(np.float64)
-        return float(np.linalg.norm(part))
+    def distances(self) -> Pair:
+        theirs, split = self._decoded, self._parameters
+        return (
+            mixing.norm(theirs[:split], self._x[:split]),
+            mixing.norm(theirs[split:], self._x[split:]),
+        )
 
-    def apply(self, x: Floats, weight: float) -> None:
-        assert self._difference is not None
-        self._difference *= np.float32(weight)
-        x += self._difference
+    def largest(self) -> Floats:
+        with np.errstate(over="ignore"):
+            return quantiser.block_max(
+                self._decoded[: self._parameters], self._x[: self._parameters]
+            )
 
-    def largest(self) -> Floats | None:
-        assert self._difference is not None
-        return quantiser.block_max(self._difference[: self._parameters])
+    def apply(self, x: Floats, weights: Pair) -> None:
+        parts = slice(0, self._parameters), slice(self._parameters, len(x))
+        for part, weight in zip(parts, weights, strict=True):
+            if weight:
+                mixing.add_difference(x[part], self._decoded[part], self._x[part], weight)
+
+    @property
+    def _decoded(self) -> Floats:
+        assert self._theirs is not None, "read() comes first"
+        return self._theirs
 
 
 class Mod4:
@@ -128,7 +138,7 @@ class Mod4:
         self._packed = quantiser.pack_scales(side.scales)
         self._buffers = F32(Side(side.x[side.parameters :], 0, side.scales))
         self._quantiser: Quantiser | None = None
-        self._written = self._read = 0
+        self._written = self._read = 0  # layers
 
     def scales(self) -> bytes:
         return self._packed.tobytes()
@@ -151,8 +161,7 @@ class Mod4:
 
     def write(self) -> Buffer:
         """The next layer: write layer n before reading the peer's layer n."""
-        if self._written > self._read:
-            raise AssertionError("a layer is written once")
+        assert self._written == self._read, "a layer is written once"
         layer = self._open.write(self._written)
         if self._written == 0:
             layer += self._buffers.write()
@@ -172,21 +181,23 @@ class Mod4:
 
     @property
     def pending(self) -> bool:
-        return self._read < LAYERS and len(self._open.unsure) > 0
+        return self._read == 0 or (self._read < LAYERS and len(self._open.unsure) > 0)
 
     @property
     def undecoded(self) -> float:
         return len(self._open.unsure) / max(1, len(self._packed))
 
-    def distance(self) -> float:
-        return self._open.distance()
+    def distances(self) -> Pair:
+        return self._open.distance(), self._buffers.distances()[1]
 
-    def apply(self, x: Floats, weight: float) -> None:
-        self._open.apply(x[: self._side.parameters], weight)
-        self._buffers.apply(x[self._side.parameters :], weight)
-
-    def largest(self) -> Floats | None:
+    def largest(self) -> Floats:
         return self._open.largest()
+
+    def apply(self, x: Floats, weights: Pair) -> None:
+        split = self._side.parameters
+        if weights[0]:
+            self._open.apply(x[:split], weights[0])
+        self._buffers.apply(x[split:], weights)
 
     @property
     def _open(self) -> Quantiser:
@@ -199,6 +210,6 @@ def _floats(data: Buffer, length: int) -> Floats:
     if len(data) != 4 * length:
         raise Malformed(f"{len(data)} bytes where {4 * length} are due")
     values = np.frombuffer(data, "<f4")
-    if not np.isfinite(values).all():
+    if not mixing.finite(values):
         raise Malformed("the payload holds a value that is not finite")
     return values

@@ -8,7 +8,7 @@ class OuterStep:
     """The heavy-ball step that closes a period: m <- momentum m + rate (x - phi), phi <- phi + m.
 
     Under random pairing it is stable for rate < 2 (1 - momentum²) / (1 - momentum / (n - 1)) with
-    n nodes, which is least for many nodes: 2 (1 - momentum²).  Raises ValueError at 0.9 of that bound.
+    n nodes, which is least for many nodes: 2 (1 - momentum²).  ValueError at 0.9 of that bound.
     DiLoCo's 0.9 diverges here; two nodes hide it (they are stable up to 2 (1 + momentum)).
     """
 
@@ -38,6 +38,7 @@ class Screening:
     gate_ratio: float = 3.0  # refused beyond this many medians
     clip_quantile: float = 0.3  # clipped to this quantile
     growth: float = 4.0  # one exchange raises the remembered distance at most to growth x clip
+    negligible: float = 0.001  # relative to |x|: never clipped, whatever the history
     undecoded_share: float = 0.25  # refused if more blocks than this stay undecoded
 
     def __post_init__(self) -> None:
@@ -45,6 +46,8 @@ class Screening:
             raise ValueError("fewer distances are remembered than are taken unscreened")
         if self.gate_ratio <= 1 or self.growth <= 1 or not 0 < self.clip_quantile < 1:
             raise ValueError("gate ratio and growth are above 1, the clip quantile in (0, 1)")
+        if not 0 <= self.negligible < 1 or not 0 <= self.undecoded_share < 1:
+            raise ValueError("shares are in [0, 1)")
 
 
 @dataclass(frozen=True, slots=True)

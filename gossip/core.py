@@ -12,19 +12,21 @@ caller brings the time and the randomness, and calls from one thread at a time:
     core.increment(...)                      hand the difference to the learner
 """
 
+from collections import deque
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from random import Random
 
 from covey.gossip import lineage as lineages
-from covey.gossip.codecs import Buffer
+from covey.gossip.codecs import Side
 from covey.gossip.config import Config
-from covey.gossip.exchange import Accepter, Exchange, Proposer, Side, State
+from covey.gossip.exchange import Accepter, Exchange, Proposer, State
 from covey.gossip.mixing import norm
-from covey.gossip.quantiser import Floats, own_scales
+from covey.gossip.patience import Patience
+from covey.gossip.quantiser import Buffer, Floats, own_scales
 from covey.gossip.replica import Replica, Saved
 from covey.gossip.sampling import Cycle
-from covey.gossip.screening import Screen
+from covey.gossip.screening import Bounds, Screen
 from covey.protocols.errors import RemoteError, Stale, Unsupported
 from covey.protocols.identity import PeerId
 from covey.protocols.layout import Layout
@@ -40,8 +42,8 @@ from covey.protocols.messages import (
     Settled,
 )
 
-_FIRST_PATIENCE_S = 10.0  # for the first Commit, before any has been timed
-_LEAST_PATIENCE_S = 1.0
+_REMEMBERED = 256  # exchanges whose late or repeated proposals are known for what they are
+_REFUSALS = ("not_ready", "lineage", "codec")  # the reasons that Refuse may give
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,33 +76,31 @@ class Core:
         self.replica = Replica(layout)
         self.lineage = Lineage()
         self.accepting = False  # whether proposals are answered at all
-        self._layout = layout
         self._rng = rng
-        self._screen = Screen(config.screening)
+        self._screens = Screen(config.screening), Screen(config.screening)
         self._cycle = Cycle(rng)
         self._open: Exchange | None = None
         self._deadline = float("inf")
         self._opened_at = 0.0
-        self._patience_s = _FIRST_PATIENCE_S
+        self._patience = Patience()
+        self._answered: deque[tuple[PeerId, bytes]] = deque(maxlen=_REMEMBERED)
         self._due = self._attempts = 0
         self._asked: set[PeerId] = set()
         self._outcomes: list[Outcome] = []
-        self._norm = 0.0
 
     # --- the model -------------------------------------------------------------------------------
 
     def begin(self, vector: Floats, lineage: Lineage) -> None:
         """Take ``vector`` as the model: founded here, or copied from a peer."""
-        self._release()
-        self.replica.restart(vector)
-        self.lineage = lineage
-        self._screen = Screen(self.config.screening)
+        self.restore(Saved.fresh(vector, self.replica.parameters), lineage)
 
     def restore(self, saved: Saved, lineage: Lineage) -> None:
         """Go on from a checkpoint."""
         self._release()
         self.replica.restore(saved)
         self.lineage = lineage
+        self._screens = Screen(self.config.screening), Screen(self.config.screening)
+        self._measure()
 
     def progress(self, snapshot: Floats, applied: bool) -> bool:
         """Add the learner's progress; False if it was not finite and nothing changed."""
@@ -115,8 +115,8 @@ class Core:
             self.replica.rest()
         else:
             self.replica.outer_step(self.config.outer)
-        self.lineage = Lineage(self.lineage.founder, self.lineage.age + 1)
-        self._norm = norm(self.replica.x[: self.replica.parameters])
+        self.lineage = lineages.older(self.lineage)
+        self._measure()
 
     def heard(self, theirs: Lineage) -> None:
         """A peer told its lineage: nodes of one flock count its age alike."""
@@ -125,7 +125,8 @@ class Core:
 
     def relative(self, distance: float) -> float:
         """A distance in units of the parameters' own length."""
-        return distance / self._norm if self._norm else 0.0
+        length = self._screens[0].scale
+        return distance / length if length else 0.0
 
     # --- exchanges -------------------------------------------------------------------------------
 
@@ -137,6 +138,10 @@ class Core:
     def due(self) -> int:
         """Exchanges still to propose in this period."""
         return self._due
+
+    def chance(self) -> float:
+        """A random number in [0, 1), for waits that keep two nodes from colliding again."""
+        return self._rng.random()
 
     def outcomes(self) -> list[Outcome]:
         """How exchanges ended since the last call."""
@@ -158,8 +163,7 @@ class Core:
             return None
         self._attempts -= 1
         exchange = self._rng.randbytes(16)
-        bounds = self._screen.bounds()
-        opened = Proposer(peer, exchange, self._side(), bounds, self.config.codec)
+        opened = Proposer(peer, exchange, self._side(), self._bounds(), self.config.codec)
         self._hold(opened, now, float("inf"))  # the caller's request has its own deadline
         message, payload = opened.propose(self.lineage)
         return Outgoing(peer, message, payload)
@@ -181,20 +185,23 @@ class Core:
         try:
             return self._advance(opened, message, payload, now)
         except RemoteError as error:
-            self._end(opened, Outcome(sender, error.reason, str(error)))
+            self._end(opened, error.reason, str(error))
             raise
 
-    def failed(self, peer: PeerId, reason: str, detail: str = "") -> None:
-        """The conversation with ``peer`` broke: no answer, or it is dead."""
-        if self._open is not None and self._open.peer == peer:
-            self._end(self._open, Outcome(peer, reason, detail))
+    def failed(
+        self, peer: PeerId, reason: str, detail: str = "", exchange: bytes | None = None
+    ) -> None:
+        """The conversation with ``peer`` broke: no answer in ``exchange``, or (None) it is dead."""
+        opened = self._open
+        if opened is not None and opened.peer == peer and exchange in (None, opened.exchange):
+            self._end(opened, reason, detail)
 
     def tick(self, now: float) -> None:
         """Give up an exchange whose proposer went silent."""
         if self._open is not None and now >= self._deadline:
-            detail = f"no commit within {self._patience_s:.1f} s"
-            self._end(self._open, Outcome(self._open.peer, "silent", detail))
-            self._patience_s = min(2 * self._patience_s, 60.0)
+            peer, waited_s = self._open.peer, now - self._opened_at
+            self._end(self._open, "silent", f"its codes did not come within {waited_s:.1f} s")
+            self._patience.silent(peer, now)
 
     def deadline(self) -> float:
         """When ``tick`` is due; infinite when nothing is waited for."""
@@ -204,6 +211,8 @@ class Core:
 
     def _proposed(self, sender: PeerId, propose: Propose, payload: Buffer, now: float) -> Outgoing:
         self.tick(now)
+        if (sender, propose.exchange) in self._answered:
+            raise Stale("the exchange was proposed before")
         if not self.accepting:
             return Outgoing(
                 sender, Refuse(propose.exchange, "not_ready", "no model is trained here")
@@ -214,14 +223,20 @@ class Core:
         if self._crossing(sender):
             self._open = None  # the smaller id's proposal stands; ours to it is answered Busy
             self._due -= 1
-        if self.busy:
+            self._renew()
+        until = now + self._patience.seconds
+        if isinstance(self._open, Accepter) and self._open.peer == sender:
+            until = min(until, self._deadline)  # else it could hold us for ever
+            self._end(self._open, "abandoned", "the peer began another exchange")
+        if self.busy or self._patience.refuses(sender, now):
             return Outgoing(sender, Busy(propose.exchange))
-        opened = Accepter(sender, propose.exchange, self._side(), self._screen.bounds())
+        self._answered.append((sender, propose.exchange))
+        opened = Accepter(sender, propose.exchange, self._side(), self._bounds())
         try:
             message, answer = opened.accept(propose, payload, self._rng.randbytes(16))
         except Unsupported as error:
             return Outgoing(sender, Refuse(propose.exchange, "codec", str(error)))
-        self._hold(opened, now, now + self._patience_s)
+        self._hold(opened, now, until)
         self.heard(propose.lineage)
         return Outgoing(sender, message, answer)
 
@@ -235,14 +250,16 @@ class Core:
         self, opened: Exchange, message: ExchangeMessage, payload: Buffer, now: float
     ) -> Outgoing | None:
         most = self.config.screening.undecoded_share
-        if isinstance(message, Busy | Refuse) and isinstance(opened, Proposer):
-            reason = message.reason if isinstance(message, Refuse) else "busy"
-            detail = message.detail if isinstance(message, Refuse) else ""
-            self._end(opened, Outcome(opened.peer, reason, detail, proposed=True))
-            return None
         if not opened.expects(message):
             raise Unsupported(f"{type(message).__name__} while {opened.state.name}")
         if isinstance(opened, Proposer):
+            if isinstance(message, Busy):
+                self._end(opened, "busy")
+                return None
+            if isinstance(message, Refuse):
+                reason = message.reason if message.reason in _REFUSALS else "refused"
+                self._end(opened, reason, _printable(message.detail))
+                return None
             if isinstance(message, Accept):
                 return Outgoing(opened.peer, *opened.accepted(message, payload))
             if isinstance(message, More):
@@ -253,35 +270,48 @@ class Core:
             return None
         assert isinstance(opened, Accepter)
         answer, codes = opened.commit(payload, most, self.replica.x)
-        self._patience_s = max(_LEAST_PATIENCE_S, 4 * (now - self._opened_at))
+        self._patience.heard(opened.peer, now - self._opened_at)
         if opened.state is State.DONE:
             self._mixed(opened)
         else:
-            self._hold(opened, now, now + self._patience_s)
+            self._hold(opened, now, now + self._patience.seconds)
         return Outgoing(opened.peer, answer, codes)
 
     def _mixed(self, opened: Proposer | Accepter) -> None:
         """Keep what the exchange taught us and let go of it."""
-        largest = opened.coder.largest()
-        if largest is not None:
-            self.replica.remember(largest)
-        self._screen.note(opened.distance)
-        proposed = isinstance(opened, Proposer)
-        reason = "" if opened.factor else "implausible"
-        detail = "" if opened.factor else f"{opened.distance:.3g} away, far beyond recent peers"
-        outcome = Outcome(
-            opened.peer, reason, detail, opened.distance, opened.factor, proposed=proposed
-        )
-        if proposed:
+        undecoded, reason, detail = opened.coder.undecoded, "", ""
+        if undecoded > self.config.screening.undecoded_share:
+            reason, detail = "undecoded", f"{undecoded:.0%} of the blocks are too far apart"
+        else:  # then the distance is that of nearly the whole vector
+            for screen, distance in zip(self._screens, opened.distances, strict=True):
+                screen.note(distance)
+            if not opened.factors[0]:
+                reason = "implausible"
+                detail = f"{opened.distances[0]:.3g} away, far beyond recent peers"
+        if reason != "implausible":  # a liar's scales would only make ours coarser
+            assert opened.largest is not None
+            self.replica.remember(opened.largest)
+        if isinstance(opened, Proposer) and not reason:
             self._due -= 1
             self._renew()
-        self._end(opened, outcome)
+        self._end(opened, reason, detail)
 
-    def _end(self, opened: Exchange, outcome: Outcome) -> None:
-        if outcome.reason and isinstance(opened, Proposer):
+    def _end(self, opened: Exchange, reason: str = "", detail: str = "") -> None:
+        proposed = isinstance(opened, Proposer)
+        if proposed and reason not in ("", "busy"):  # who is busy now may be free at the next try
             self._asked.add(opened.peer)
-        self._outcomes.append(outcome)
+        distance, factor = opened.distances[0], opened.factors[0]
+        self._outcomes.append(Outcome(opened.peer, reason, detail, distance, factor, proposed))
         self._release()
+
+    def _bounds(self) -> Bounds:
+        return Bounds(self._screens[0].bound(), self._screens[1].bound())
+
+    def _measure(self) -> None:
+        """Learn the vector's own length, in whose units distances are judged."""
+        split = self.replica.parameters
+        self._screens[0].scale = norm(self.replica.x[:split])
+        self._screens[1].scale = norm(self.replica.x[split:])
 
     def _side(self) -> Side:
         replica = self.replica
@@ -298,6 +328,11 @@ class Core:
     def _renew(self) -> None:
         self._asked.clear()
         self._attempts = self.config.attempts
+
+
+def _printable(text: str) -> str:
+    """A peer's words, safe to show on a terminal."""
+    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def candidates_of(mine: Lineage, standings: Collection[tuple[PeerId, Lineage]]) -> list[PeerId]:

@@ -10,21 +10,33 @@
     DONE, half applied
 
 Both sides find the same blocks unsure, so neither says which.  The accepter knows the whole
-difference first: it settles the factor, which the proposer checks against the bounds that both
+difference first: it settles the factors, which the proposer checks against the bounds that both
 stated.  A message lost before Settled changes nothing; a lost Settled moves one side only, by half
 of this one difference.  Nothing here chooses peers, keeps time or locks: core.py does.
 """
 
 from enum import Enum, auto
 
-from covey.gossip.codecs import Buffer, Coder, Side, coder, scales_size
-from covey.gossip.quantiser import Floats
-from covey.gossip.screening import Bounds
+import numpy as np
+
+from covey.gossip.codecs import Coder, Side, coder, scales_size
+from covey.gossip.quantiser import RANGE_PER_SCALE, Buffer, Floats
+from covey.gossip.screening import Bound, Bounds, Pair
 from covey.protocols.errors import Forged, Malformed
 from covey.protocols.identity import PeerId
-from covey.protocols.messages import Accept, Commit, Lineage, More, Propose, Settled
+from covey.protocols.messages import (
+    Accept,
+    Busy,
+    Commit,
+    Lineage,
+    More,
+    Propose,
+    Refuse,
+    Settled,
+)
 
 _HALF = 0.5
+_REFUSED = (0.0, 0.0)
 _TOLERANCE = 1 + 1e-4  # two machines may sum a distance in another order
 
 
@@ -37,7 +49,7 @@ class State(Enum):
 
 
 _EXPECTED: dict[State, tuple[type, ...]] = {
-    State.PROPOSED: (Accept,),
+    State.PROPOSED: (Accept, Busy, Refuse),
     State.COMMITTED: (More, Settled),
     State.ACCEPTED: (Commit,),
     State.CONTINUED: (Commit,),
@@ -46,25 +58,40 @@ _EXPECTED: dict[State, tuple[type, ...]] = {
 
 
 class Exchange:
-    """What both roles share.  After DONE, ``factor`` says how the difference was scaled (0: the
-    gate refused it) and ``distance`` how far apart the two vectors were."""
+    """What both roles share.  After DONE, ``factors`` say how the difference was scaled (0: the
+    gate refused it), ``distances`` how far apart the two vectors were, and ``largest`` the largest
+    differences of the blocks."""
+
+    coder: Coder
 
     def __init__(self, peer: PeerId, exchange: bytes, side: Side, bounds: Bounds) -> None:
         self.peer = peer
         self.exchange = exchange
         self.bounds = bounds  # ours, until the peer has stated its own
         self.state = State.PROPOSED
-        self.factor = 0.0
-        self.distance = 0.0
+        self.factors = _REFUSED
+        self.distances: Pair = (0.0, 0.0)
+        self.largest: Floats | None = None
         self._side = side
 
     def expects(self, message: object) -> bool:
         return isinstance(message, _EXPECTED[self.state])
 
-    def _screened(self, undecoded_max: float, coder: Coder) -> float:
-        """The factor our bounds allow; also notes the distance."""
-        self.distance = coder.distance()
-        return self.bounds.factor(self.distance) if coder.undecoded <= undecoded_max else 0.0
+    def _allowed(self, undecoded_max: float, tolerance: float = 1.0) -> Pair:
+        """The factors that the bounds of both allow, now that the whole difference is known."""
+        # A peer's scales may be absurd: what we remember is at most what ours could express.
+        most = self._side.scales * RANGE_PER_SCALE
+        self.largest = np.minimum(self.coder.largest(), most)
+        self.distances = apart = self.coder.distances()
+        if self.coder.undecoded > undecoded_max:
+            return _REFUSED
+        return self.bounds.factors((apart[0] / tolerance, apart[1] / tolerance))
+
+    def _move(self, x: Floats, factors: Pair) -> None:
+        """Apply our half, which ends the exchange."""
+        self.factors = factors
+        self.coder.apply(x, (_HALF * factors[0], _HALF * factors[1]))
+        self.state = State.DONE
 
 
 class Proposer(Exchange):
@@ -77,14 +104,12 @@ class Proposer(Exchange):
         self.coder = coder(codec, side)
 
     def propose(self, lineage: Lineage) -> tuple[Propose, Buffer]:
-        bounds = self.bounds
-        name = self.coder.name
-        message = Propose(self.exchange, name, lineage, bounds.reach, bounds.clip)
+        message = Propose(self.exchange, self.coder.name, lineage, *_stated(self.bounds))
         return message, self.coder.scales()
 
     def accepted(self, accept: Accept, payload: Buffer) -> tuple[Commit, Buffer]:
         """The accepter's scales and first layer have come; our codes go back."""
-        self.bounds = self.bounds.both(Bounds(accept.reach, accept.clip))
+        self.bounds = self.bounds.both(_bounds(accept))
         scales, layer = _split(payload, scales_size(self.coder.name, self._side.parameters))
         self.coder.open(scales, self.exchange + accept.nonce)
         out = bytearray(self.coder.write())
@@ -105,20 +130,19 @@ class Proposer(Exchange):
         return Commit(self.exchange), out
 
     def settled(self, message: Settled, payload: Buffer, undecoded_max: float, x: Floats) -> None:
-        """Apply our half.  Raises Forged if the factor is more than our bounds allow."""
+        """Apply our half.  Raises Forged if a factor is more than the bounds allow."""
         if self.coder.pending:
             self.coder.read(payload)
         elif len(payload):
             raise Malformed("a payload that nobody asked for")
         if self.coder.pending:
             raise Malformed("settled although blocks are unsure")
-        allowed = self._screened(undecoded_max, self.coder)
-        if message.factor > allowed * _TOLERANCE:
-            raise Forged(f"a factor of {message.factor:.3g} where {allowed:.3g} is allowed")
-        self.factor = message.factor
-        if self.factor:
-            self.coder.apply(x, _HALF * self.factor)
-        self.state = State.DONE
+        factors = message.factor, message.buffers_factor
+        allowed = self._allowed(undecoded_max, _TOLERANCE)
+        for factor, most in zip(factors, allowed, strict=True):
+            if factor > most:
+                raise Forged(f"a factor of {factor:.3g} where {most:.3g} is allowed")
+        self._move(x, factors)
 
 
 class Accepter(Exchange):
@@ -126,13 +150,13 @@ class Accepter(Exchange):
 
     def accept(self, propose: Propose, payload: Buffer, nonce: bytes) -> tuple[Accept, Buffer]:
         own = self.bounds
-        self.bounds = own.both(Bounds(propose.reach, propose.clip))
+        self.bounds = own.both(_bounds(propose))
         self.coder = coder(propose.codec, self._side)
         self.coder.open(payload, self.exchange + nonce)
         self.state = State.ACCEPTED
         out = bytearray(self.coder.scales())
         out += self.coder.write()
-        return Accept(self.exchange, nonce, own.reach, own.clip), out
+        return Accept(self.exchange, nonce, *_stated(own)), out
 
     def commit(
         self, payload: Buffer, undecoded_max: float, x: Floats
@@ -150,11 +174,24 @@ class Accepter(Exchange):
                 return More(self.exchange), out
         elif len(rest):
             raise Malformed("a layer that nobody asked for")
-        self.factor = self._screened(undecoded_max, self.coder)
-        if self.factor:
-            self.coder.apply(x, _HALF * self.factor)
-        self.state = State.DONE
-        return Settled(self.exchange, self.factor), out
+        self._move(x, self._allowed(undecoded_max))
+        return Settled(self.exchange, *self.factors), out
+
+
+def _stated(bounds: Bounds) -> tuple[float, float, float, float]:
+    """The bounds as Propose and Accept carry them."""
+    return (
+        bounds.parameters.reach,
+        bounds.parameters.clip,
+        bounds.buffers.reach,
+        bounds.buffers.clip,
+    )
+
+
+def _bounds(stated: Propose | Accept) -> Bounds:
+    return Bounds(
+        Bound(stated.reach, stated.clip), Bound(stated.buffers_reach, stated.buffers_clip)
+    )
 
 
 def _split(payload: Buffer, size: int) -> tuple[memoryview, memoryview]:

@@ -5,6 +5,7 @@ trained longer stands, counted in doublings of its age so that two young flocks 
 forth while both grow; among equals the smaller founder.  Fresh nodes are the case of age zero.
 """
 
+from covey.protocols import limits
 from covey.protocols.messages import Lineage
 
 _LAGGARD_MIN = 16  # outer steps behind before a node of the same lineage copies instead of mixing
@@ -34,6 +35,11 @@ def mixable(mine: Lineage, theirs: Lineage) -> bool:
     """Whether the two may average: one lineage, and neither so far behind that it should copy."""
     same = bool(mine.founder) and mine.founder == theirs.founder
     return same and not should_copy(mine, theirs) and not should_copy(theirs, mine)
+
+
+def older(lineage: Lineage) -> Lineage:
+    """The lineage one outer step later; a peer may have told us the greatest age there is."""
+    return Lineage(lineage.founder, min(lineage.age + 1, limits.AGE_MAX))
 
 
 def eldest(a: Lineage, b: Lineage) -> Lineage:

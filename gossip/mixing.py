@@ -30,10 +30,13 @@ def finite(vector: Floats) -> bool:
     return True
 
 
-def add_difference(x: Floats, new: Floats, old: Floats) -> None:
-    """x <- x + (new - old)."""
+def add_difference(x: Floats, new: Floats, old: Floats, weight: float = 1.0) -> None:
+    """x <- x + weight (new - old); ``old`` may be x itself."""
     for part in _chunks(len(x)):
-        x[part] += new[part] - old[part]
+        difference = new[part] - old[part]
+        if weight != 1.0:
+            difference *= np.float32(weight)
+        x[part] += difference
 
 
 def outer_step(x: Floats, slow: Floats, momentum: Floats, step: OuterStep) -> None:
@@ -60,10 +63,12 @@ def subtract(a: Floats, b: Floats, out: Floats) -> bool:
     return changed
 
 
-def norm(vector: Floats) -> float:
-    """Euclidean length, accumulated in float64."""
+def norm(vector: Floats, other: Floats | None = None) -> float:
+    """Euclidean length of ``vector``, or of its float32 difference to ``other``; in float64."""
     total = 0.0
     for part in _chunks(len(vector)):
-        wide = vector[part].astype(np.float64)
-        total += float(wide @ wide)
+        with np.errstate(over="ignore"):  # then it is infinite, as it should be
+            short = vector[part] if other is None else vector[part] - other[part]
+        wide = short.astype(np.float64)
+        total += float(np.einsum("i,i->", wide, wide))
     return float(np.sqrt(total))

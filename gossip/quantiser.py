@@ -26,14 +26,19 @@ BLOCK = 64
 LAYERS = 3  # 4, 8 and 12 bits of every difference at most
 KAPPA = 1.25  # half the range of the first layer in units of the scale
 STEP_PER_SCALE = np.float32(2 * KAPPA / 16)
+RANGE_PER_SCALE = STEP_PER_SCALE * np.float32(8 << 4 * (LAYERS - 1))  # of all layers
 _FINEST = np.float32(2.0**-20)  # scale per |x|: keeps |q| below 2**23, exact in float32
-_LARGEST = np.float32(2.0**64)  # no trained model differs by this; keeps k D finite
+_LARGEST = np.float32(2.0**104)  # keeps k D finite, and |q| below 2**27 for any finite x
 _SMALLEST = np.float32(2.0**-100)  # below this a scale counts as zero, so 1 / D stays finite
 _LARGEST_PACKED = int(_LARGEST.view(np.uint32)) >> 16
-_CHUNK = 1024  # blocks worked on at a time: 256 KiB of float32
+_HALF = BLOCK // 2
+_CHUNK = 512  # blocks worked on at a time: 128 KiB of float32
 _WEYL = np.uint32(2654435769)  # 2**32 / golden ratio: equidistributed multiples
-_CHECK_WEIGHTS = (2 * np.arange(BLOCK, dtype=np.int32) + 1).astype(np.int32)
+# As float32, whose matrix product is fast and here exact: 64 x 127 x 255 < 2**24.
+_CHECK_WEIGHTS = (2 * np.arange(BLOCK) + 1).astype(np.float32)
 
+Buffer = bytes | bytearray | memoryview
+Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 Indices = NDArray[np.intp]
 
@@ -45,7 +50,7 @@ def blocks_in(length: int) -> int:
 
 def layer_bytes(blocks: int) -> int:
     """Wire size of one layer of ``blocks`` blocks: half a byte per element and a check each."""
-    return blocks * (BLOCK // 2 + 1)
+    return blocks * (_HALF + 1)
 
 
 def block_max(a: Floats, b: Floats | None = None) -> Floats:
@@ -56,7 +61,9 @@ def block_max(a: Floats, b: Floats | None = None) -> Floats:
         rows = slice(first, min(first + _CHUNK, whole))
         flat = slice(rows.start * BLOCK, rows.stop * BLOCK)
         part = a[flat] if b is None else a[flat] - b[flat]
-        np.abs(part).reshape(-1, BLOCK).max(axis=1, out=out[rows])
+        # Without their sign the bits of floats are ordered as the floats are, and compare faster.
+        bits = part.view(np.int32) & np.int32(0x7FFFFFFF)
+        out[rows] = bits.reshape(-1, BLOCK).max(axis=1).view(np.float32)
     if whole < len(out):
         tail = a[whole * BLOCK :] if b is None else a[whole * BLOCK :] - b[whole * BLOCK :]
         out[whole] = np.abs(tail).max()
@@ -70,13 +77,22 @@ def pack_scales(scales: Floats) -> NDArray[np.uint16]:
     return packed
 
 
-def unpack_scales(data: bytes | bytearray | memoryview) -> Floats:
+def unpack_scales(data: Buffer) -> Floats:
     """Read ``pack_scales`` back.  Raises Malformed for a negative, absurd or non-finite scale."""
     packed = np.frombuffer(data, "<u2")
     if packed.size and int(packed.max()) > _LARGEST_PACKED:
         raise Malformed("a scale is negative, absurdly large or not finite")
     scales: Floats = (packed.astype(np.uint32) << np.uint32(16)).view(np.float32)
     return scales
+
+
+def own_scales(x: Floats, movement: Floats, typical: Floats) -> Floats:
+    """What this side asks for: the typical largest difference of each block, 0.7 of the largest
+    local movement, and never so fine that q would not be exact.  All float32, shape (blocks,)."""
+    scales = np.maximum(typical, np.float32(0.7) * movement)
+    scales = np.maximum(scales, _FINEST * block_max(x))
+    bounded: Floats = np.minimum(scales, _LARGEST)
+    return bounded
 
 
 class Quantiser:
@@ -95,6 +111,7 @@ class Quantiser:
         self._seed = seed & 0xFFFFFFFF
         self._difference = np.zeros((len(scales), BLOCK), np.int16)
         self._weyl = np.arange(_CHUNK * BLOCK, dtype=np.uint32).reshape(_CHUNK, BLOCK) * _WEYL
+        self._first: Buffer = b""  # layer 0 as written: most blocks are read against it alone
         self.unsure: Indices = np.arange(len(scales))
 
     def write(self, layer: int) -> bytearray:
@@ -102,40 +119,35 @@ class Quantiser:
         count = len(self.unsure)
         out = bytearray(layer_bytes(count))
         codes, checks = _split(out, count)
-        shift = 4 * layer
         for part, rows in self._chunks():
             q = self._quantised(rows)
-            np.bitwise_and(q >> shift, 15, out=(nibbles := np.empty_like(q)))
-            low = nibbles.astype(np.uint8)
-            codes[part] = low[:, : BLOCK // 2] | (low[:, BLOCK // 2 :] << 4)
-            checks[part] = _check(q >> (shift + 4))
+            q >>= 4 * layer
+            low = q.astype(np.uint8)
+            np.bitwise_or(low[:, :_HALF] & 15, low[:, _HALF:] << 4, out=codes[part])
+            q >>= 4
+            checks[part] = _check(q)
+        if layer == 0:
+            self._first = bytes(out)
         return out
 
-    def read(self, layer: int, data: bytes | bytearray | memoryview) -> None:
+    def read(self, layer: int, data: Buffer) -> None:
         """Take the peer's ``layer``; afterwards ``unsure`` holds the blocks that need the next one.
 
-        Blocks unsure after the last layer are skipped: their difference is zero.
-        Raises Malformed if ``data`` has not the size of the unsure blocks.
+        Blocks unsure after the last layer are skipped: their difference is zero.  The layer must
+        have been written before.  Raises Malformed if ``data`` has not the size of the unsure
+        blocks.
         """
         count = len(self.unsure)
         if len(data) != layer_bytes(count):
             raise Malformed(f"{len(data)} bytes of codes, not {layer_bytes(count)}")
+        assert layer or len(self._first) == len(data), "layer 0 is written before it is read"
         codes, checks = _split(data, count)
-        shift, half = 4 * layer, 8 << 4 * layer
-        known, span = (1 << shift) - 1, 16 << shift
         doubtful = np.empty(count, bool)
         for part, rows in self._chunks():
-            q = self._quantised(rows)
-            theirs = np.empty_like(q)
-            theirs[:, : BLOCK // 2] = codes[part] & 15
-            theirs[:, BLOCK // 2 :] = codes[part] >> 4
-            if layer:  # the lower bits are known from the layers before
-                theirs <<= shift
-                theirs |= (q + self._difference[rows]) & known
-            k = ((theirs - q + half) & (span - 1)) - half
-            sums = _check((q + k) >> (shift + 4))
-            doubtful[part] = (sums != checks[part]) | (k == -half).any(axis=1)
-            self._difference[rows] = k
+            if layer == 0:
+                doubtful[part] = self._read_first(part, codes[part], checks[part])
+            else:
+                doubtful[part] = self._read_further(layer, rows, codes[part], checks[part])
         self.unsure = self.unsure[doubtful]
         if layer == LAYERS - 1:
             self._difference[self.unsure] = 0
@@ -143,30 +155,64 @@ class Quantiser:
     def distance(self) -> float:
         """Euclidean length of the decoded difference."""
         total = 0.0
-        for _, part in self._decoded():
-            total += float(np.einsum("ij,ij->", part, part, dtype=np.float64))
+        for first in range(0, len(self.steps), _CHUNK):
+            rows = slice(first, first + _CHUNK)
+            k = self._difference[rows].astype(np.float32)
+            squares = np.einsum("ij,ij->i", k, k).astype(np.float64)
+            total += float(squares @ np.square(self.steps[rows], dtype=np.float64))
         return float(np.sqrt(total))
 
     def apply(self, out: Floats, weight: float) -> None:
         """out <- out + weight * difference, in place; the other side adds exactly the negative."""
-        for first, part in self._decoded():
+        for first in range(0, len(self.steps), _CHUNK):
+            rows = slice(first, first + _CHUNK)
+            part = self._difference[rows] * self.steps[rows, None]
             part *= np.float32(weight)
-            target = out[first : first + part.size]
+            target = out[first * BLOCK : first * BLOCK + part.size]
             target += part.reshape(-1)[: len(target)]
 
     def largest(self) -> Floats:
         """Largest |difference| per block, at least half a step; the whole range where skipped."""
-        most = np.abs(self._difference).max(axis=1).astype(np.float32)
+        most = np.empty(len(self.steps), np.float32)
+        for first in range(0, len(self.steps), _CHUNK):
+            rows = slice(first, first + _CHUNK)
+            most[rows] = np.abs(self._difference[rows]).max(axis=1)
         np.maximum(most, np.float32(0.5), out=most)
         most[self.unsure] = 8 << 4 * (LAYERS - 1)
         most *= self.steps
         return most
 
-    def _decoded(self) -> Iterator[tuple[int, Floats]]:
-        """The difference in chunks, each with the index of its first element."""
-        for first in range(0, len(self.steps), _CHUNK):
-            rows = slice(first, min(first + _CHUNK, len(self.steps)))
-            yield first * BLOCK, self._difference[rows] * self.steps[rows, None]
+    def _read_first(self, part: slice, codes: Bytes, checks: Bytes) -> NDArray[np.bool_]:
+        """Layer 0 of consecutive blocks, in bytes: no need to quantise once more."""
+        own_codes, own_checks = _split(self._first, len(self.steps))
+        mine, k = _nibbles(own_codes[part]), _nibbles(codes)
+        k -= mine
+        k += 8
+        k &= 15  # 0 is the edge, -8, which the other side reads as -8 too
+        edge = k == 0
+        k -= 8
+        self._difference[part] = k.view(np.int8)
+        mine += k
+        carry = mine.view(np.int8)
+        carry >>= 4  # of the peer's q div 16 against ours, if k is right
+        doubtful: NDArray[np.bool_] = own_checks[part] + _check(carry) != checks
+        if edge.any():
+            doubtful |= edge.any(axis=1)
+        return doubtful
+
+    def _read_further(
+        self, layer: int, rows: Indices | slice, codes: Bytes, checks: Bytes
+    ) -> NDArray[np.bool_]:
+        """The next 4 bits of some blocks; the lower bits are known from the layers before."""
+        shift, half = 4 * layer, 8 << 4 * layer
+        q = self._quantised(rows)
+        theirs = _nibbles(codes).astype(np.int32) << shift
+        theirs |= (q + self._difference[rows]) & ((1 << shift) - 1)
+        k = ((theirs - q + half) & (2 * half - 1)) - half
+        self._difference[rows] = k
+        doubtful: NDArray[np.bool_] = _check((q + k) >> (shift + 4)) != checks
+        doubtful |= (k == -half).any(axis=1)
+        return doubtful
 
     def _chunks(self) -> Iterator[tuple[slice, Indices | slice]]:
         """Parts of the unsure blocks: where they stand in a layer, and which blocks they are."""
@@ -184,7 +230,8 @@ class Quantiser:
         else:
             starts = rows.astype(np.uint32) * np.uint32(BLOCK) * _WEYL + np.uint32(self._seed)
             dither = self._weyl[:1] + starts[:, None]
-        scaled = (dither >> np.uint32(8)).astype(np.float32)
+        dither >>= np.uint32(8)
+        scaled = dither.astype(np.float32)
         scaled *= np.float32(2.0**-24)
         scaled += self._block_rows(rows) * self._inverse[rows, None]
         np.floor(scaled, out=scaled)
@@ -203,23 +250,21 @@ class Quantiser:
         return out
 
 
-def own_scales(x: Floats, movement: Floats, typical: Floats) -> Floats:
-    """What this side asks for: the typical largest difference of each block, 0.7 of the largest
-    local movement, and never so fine that q would not be exact.  All float32, shape (blocks,)."""
-    scales = np.maximum(typical, np.float32(0.7) * movement)
-    scales = np.maximum(scales, _FINEST * block_max(x))
-    bounded: Floats = np.minimum(scales, _LARGEST)
-    return bounded
+def _check(high: NDArray[np.int32] | NDArray[np.int8]) -> Bytes:
+    """Sum of w_i high_i mod 256 of each row."""
+    sums: Bytes = (high.astype(np.uint8).astype(np.float32) @ _CHECK_WEIGHTS).astype(np.int32)
+    return sums.astype(np.uint8)
 
 
-def _check(high: NDArray[np.int32]) -> NDArray[np.uint8]:
-    sums: NDArray[np.uint8] = (high @ _CHECK_WEIGHTS).astype(np.uint8)
-    return sums
+def _nibbles(codes: Bytes) -> Bytes:
+    """The 4-bit numbers of some blocks, a byte each: a fresh array."""
+    out = np.empty((len(codes), BLOCK), np.uint8)
+    np.bitwise_and(codes, 15, out=out[:, :_HALF])
+    np.right_shift(codes, 4, out=out[:, _HALF:])
+    return out
 
 
-def _split(
-    data: bytes | bytearray | memoryview, blocks: int
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def _split(data: Buffer, blocks: int) -> tuple[Bytes, Bytes]:
     whole = np.frombuffer(data, np.uint8)
-    codes = whole[: blocks * BLOCK // 2].reshape(blocks, BLOCK // 2)
-    return codes, whole[blocks * BLOCK // 2 :]
+    codes = whole[: blocks * _HALF].reshape(blocks, _HALF)
+    return codes, whole[blocks * _HALF :]

@@ -24,6 +24,11 @@ class Saved:
     slow: Floats
     momentum: Floats
 
+    @classmethod
+    def fresh(cls, vector: Floats, parameters: int) -> "Saved":
+        """The beginning of a model: at ``vector``, at rest."""
+        return cls(vector, vector[:parameters], np.zeros(parameters, np.float32))
+
 
 class Replica:
     """Vectors of one layout, and the operations that move them."""
@@ -36,22 +41,20 @@ class Replica:
         self.momentum: Floats = np.zeros(layout.parameters, np.float32)
         self._unapplied: Floats | None = None  # an increment the learner has yet to apply
         self._history: list[Floats] = []
+        self._typical: Floats = np.zeros(blocks_in(layout.parameters), np.float32)
 
     @property
     def saved(self) -> Saved:
         """Views, not copies: valid until the replica moves."""
         return Saved(self.x, self.slow, self.momentum)
 
-    def restart(self, vector: Floats) -> None:
-        """Begin at ``vector`` with no momentum and no history."""
-        self.restore(Saved(vector, vector[: self.parameters], np.zeros_like(self.momentum)))
-
     def restore(self, saved: Saved) -> None:
-        """Go on from a checkpoint.  The arrays are copied."""
+        """Begin, or go on from a checkpoint.  The arrays are copied; no history is kept."""
         np.copyto(self.x, saved.x)
         np.copyto(self.slow, saved.slow)
         np.copyto(self.momentum, saved.momentum)
         self._history.clear()
+        self._typical = np.zeros_like(self._typical)
 
     def learner_has(self, vector: Floats) -> None:
         """The learner was given, or said it holds, exactly ``vector``."""
@@ -108,11 +111,10 @@ class Replica:
 
     def typical(self) -> Floats:
         """Median over recent exchanges of each block's largest difference; zero without any."""
-        if not self._history:
-            return np.zeros(blocks_in(self.parameters), np.float32)
-        median: Floats = np.median(np.stack(self._history), axis=0).astype(np.float32)
-        return median
+        return self._typical
 
     def remember(self, largest: Floats) -> None:
         """Keep the largest differences of an exchange for ``typical``."""
         self._history = [*self._history[-(_HISTORY - 1) :], largest]
+        middle = len(self._history) // 2  # of two the larger, to be safe
+        self._typical = np.partition(np.stack(self._history), middle, axis=0)[middle]

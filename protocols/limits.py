@@ -20,6 +20,8 @@ PEERS_PER_PROBE_MAX = 32  # peers introduced in one probe answer
 PEERS_MAX = 1024  # peers a node remembers
 UNVERIFIED_MAX = 256  # addresses known but never authenticated (mDNS spoofing bound)
 
+AGE_MAX = 2**62 - 1  # outer steps
+
 REPLAY_WINDOW = 1024  # sequence numbers below the highest that may still arrive
 
 assert HEADER_BYTES_MAX < CONTROL_BYTES_MAX < LAYOUT_BYTES_MAX < LINK_FRAME_BYTES_MAX

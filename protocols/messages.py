@@ -34,7 +34,7 @@ class Lineage:
     age: int = 0
 
     def __post_init__(self) -> None:
-        if len(self.founder) not in (0, 32) or not 0 <= self.age < 2**62:
+        if len(self.founder) not in (0, 32) or not 0 <= self.age <= limits.AGE_MAX:
             raise ValueError("a founder is 32 bytes, an age is not negative")
 
 
@@ -105,10 +105,12 @@ class Propose:
     lineage: Lineage
     reach: float  # the farthest pair distance the sender accepts (gate)
     clip: float  # the distance the sender clips to
+    buffers_reach: float = float("inf")  # the same for buffers, which are screened on their own
+    buffers_clip: float = float("inf")
 
     def __post_init__(self) -> None:
         _check_exchange(self.exchange)
-        _check_bounds(self.reach, self.clip)
+        _check_distances(self.reach, self.clip, self.buffers_reach, self.buffers_clip)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,11 +121,13 @@ class Accept:
     nonce: bytes  # 16 random bytes; the other half of the dither's seed
     reach: float
     clip: float
+    buffers_reach: float = float("inf")
+    buffers_clip: float = float("inf")
 
     def __post_init__(self) -> None:
         _check_exchange(self.exchange)
         _check_exchange(self.nonce)
-        _check_bounds(self.reach, self.clip)
+        _check_distances(self.reach, self.clip, self.buffers_reach, self.buffers_clip)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,16 +152,17 @@ class More:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """The accepter has applied its half.  ``factor`` in [0, 1] is the clip both sides use;
-    0 means that the gate refused the exchange and nothing was applied."""
+    """The accepter has applied its half.  The factors in [0, 1] are the clip both sides use, of
+    parameters and of buffers; 0 means that the gate refused them and nothing was applied."""
 
     exchange: bytes
     factor: float
+    buffers_factor: float = 1.0
 
     def __post_init__(self) -> None:
         _check_exchange(self.exchange)
-        if not 0.0 <= self.factor <= 1.0:
-            raise ValueError("the factor is not in [0, 1]")
+        if not (0.0 <= self.factor <= 1.0 and 0.0 <= self.buffers_factor <= 1.0):
+            raise ValueError("a factor is not in [0, 1]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +197,6 @@ def _check_exchange(value: bytes) -> None:
         raise ValueError("an exchange id or nonce is 16 bytes")
 
 
-def _check_bounds(reach: float, clip: float) -> None:
-    if reach < 0 or clip < 0:
-        raise ValueError("a distance is not negative")
+def _check_distances(*distances: float) -> None:
+    if not all(distance >= 0 for distance in distances):
+        raise ValueError("a distance is a number and not negative")
