@@ -40,14 +40,14 @@ class Machine:
         """Start a command; the caller ends it, or the end of the LAN does."""
         return subprocess.Popen(self.argv(argv), text=True, **options)
 
-    def block_multicast(self) -> None:
-        """As a firewall does: no multicast leaves or enters, not even on loopback."""
-        for chain, direction in (("OUTPUT", "-d"), ("INPUT", "-d")):
-            self.run("iptables", "-w", "-A", chain, direction, "224.0.0.0/4", "-j", "DROP")
+    def block_multicast(self, interface: str | None = None) -> None:
+        """As a firewall does: no multicast in or out of ``interface``, or of any."""
+        for chain, direction in (("OUTPUT", "-o"), ("INPUT", "-i")):
+            on = [direction, interface] if interface else []
+            self.run("iptables", "-w", "-A", chain, *on, "-d", "224.0.0.0/4", "-j", "DROP")
 
-    def lose_multicast(self) -> None:
-        """As a tunnel or a cloud's network: eth0 is an interface without multicast."""
-        self.run("ip", "link", "set", "eth0", "multicast", "off")
+    def allow_multicast(self) -> None:
+        self.run("iptables", "-w", "-F")
 
     def unplug(self) -> None:
         """The cable of eth0 is out: no packet passes, the address stays."""
