@@ -6,8 +6,8 @@ so the centred difference k = q_theirs - q_mine follows if it is in (-8, 8).  Pr
 
 * E[k D] is the true difference, and the noise vanishes as the vectors agree (shared dither);
 * the two sides find exactly opposite k, so an exchange preserves the mean to the bit;
-* the check is linear (sum of w_i (q_i div 16) mod 256, w = 1, 3, ... 127), so it passes on one side
-  exactly if it passes on the other: both know which blocks are unsure without saying so;
+* the check is linear (a weighted sum of q_i div 16 mod 256), so it passes on one side exactly if
+  it passes on the other: both know which blocks are unsure without saying so;
 * an unsure block is not lost: its next 4 bits are sent (range x16), once more if need be (x256).
 
 Family: Davies et al. 2021 (lattice quantisation with side information), Lu & De Sa 2020 (Moniqua);
@@ -34,8 +34,81 @@ _LARGEST_PACKED = int(_LARGEST.view(np.uint32)) >> 16
 _HALF = BLOCK // 2
 _CHUNK = 512  # blocks worked on at a time: 128 KiB of float32
 _WEYL = np.uint32(2654435769)  # 2**32 / golden ratio: equidistributed multiples
+# Each odd number below 128 once, with a sign, found by search so that the prefix sums all differ
+# mod 256: one or two coordinates that are off by a turn are always noticed, and so is any run of
+# neighbours that is off alike, as when a whole block drifts one way; other patterns 127 in 128.
 # As float32, whose matrix product is fast and here exact: 64 x 127 x 255 < 2**24.
-_CHECK_WEIGHTS = (2 * np.arange(BLOCK) + 1).astype(np.float32)
+_CHECK_WEIGHTS = np.array(
+    # fmt: off
+    [
+        -61,
+        91,
+        -55,
+        111,
+        -5,
+        -1,
+        -113,
+        23,
+        17,
+        115,
+        -127,
+        73,
+        -87,
+        -99,
+        81,
+        95,
+        43,
+        -107,
+        -41,
+        -119,
+        -31,
+        -101,
+        -83,
+        -67,
+        21,
+        -105,
+        -89,
+        -29,
+        19,
+        123,
+        53,
+        -9,
+        117,
+        -51,
+        7,
+        -13,
+        -33,
+        -109,
+        -125,
+        65,
+        35,
+        11,
+        97,
+        -47,
+        71,
+        69,
+        103,
+        -3,
+        -75,
+        -37,
+        -121,
+        27,
+        79,
+        -77,
+        85,
+        25,
+        -15,
+        57,
+        -45,
+        59,
+        -93,
+        -39,
+        -49,
+        -63,
+    ],
+    # fmt: on
+    np.float32,
+)
 
 Buffer = bytes | bytearray | memoryview
 Bytes = NDArray[np.uint8]
