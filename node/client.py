@@ -4,8 +4,9 @@ import http.client
 import json
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
+from urllib.parse import urlencode
 
 from covey.node.faults import OperatorError
 from covey.node.home import Home
@@ -45,12 +46,12 @@ class Client:
         return self._ask("POST", path, json.dumps(body))
 
     def events(
-        self, since: int = 0, types: str = "", follow: bool = True
+        self, since: int = 0, types: Sequence[str] = (), follow: bool = True
     ) -> Iterator[dict[str, Any]]:
         """The events after ``since``, and with ``follow`` those to come, until the node ends."""
         while True:
             wait_s = _POLL_S if follow else 0
-            query = f"since={since}&types={types}&timeout={wait_s}"
+            query = urlencode({"since": since, "types": ",".join(types), "timeout": wait_s})
             page = self._ask("GET", f"/api/v1/events?{query}", patience_s=wait_s)
             yield from page["items"]
             since = page["next"]
@@ -67,7 +68,7 @@ class Client:
         except TimeoutError as error:
             raise OperatorError(
                 f"the node in {self._home.root} does not answer",
-                "see its log, or end it with `covey stop --now`",
+                f"see its log, or end it with `covey stop --now{self._home.option}`",
             ) from error
         except (OSError, http.client.HTTPException) as error:
             raise self._not_running() from error
@@ -84,7 +85,9 @@ class Client:
                 f"the node in {self._home.root} (pid {pid}) is just starting or ending",
                 "try again in a moment",
             )
-        return NotRunning(f"no node runs in {self._home.root}", "start one with `covey up`")
+        return NotRunning(
+            f"no node runs in {self._home.root}", f"start one with `covey up{self._home.option}`"
+        )
 
 
 class _UnixConnection(http.client.HTTPConnection):

@@ -16,6 +16,7 @@ import hashlib
 import json
 import os
 import secrets
+import shlex
 import shutil
 import stat
 import time
@@ -59,6 +60,11 @@ class Home:
     def root(self) -> Path:
         """The folder to name in messages: the one with the node's state."""
         return self.state
+
+    @property
+    def option(self) -> str:
+        """What a command line needs to mean this home: `` --home FOLDER`` or nothing."""
+        return f" --home {shlex.quote(str(self.state))}" if self.config == self.state else ""
 
     @property
     def config_file(self) -> Path:
@@ -162,7 +168,7 @@ class Home:
         else:
             raise HomeInUse(
                 f"the home {self.root} is in use by another node (pid {self.holder()})",
-                "stop that one with `covey stop`, or start this one with --home FOLDER",
+                f"end that one with `covey stop{self.option}`, or take another --home FOLDER",
             )
         with file_faults("write", self.lock_file):
             os.ftruncate(descriptor, 0)

@@ -77,8 +77,8 @@ def save_swarm(home: Home, invite: Invite, force: bool = False) -> SwarmRecord:
     if other and not force:
         assert known is not None
         raise OperatorError(
-            f"this home already belongs to the swarm {known.name!r}",
-            "leave it for the new one with `covey join --force …`, or use --home FOLDER",
+            f"the home {home.root} already belongs to the swarm {known.name!r}",
+            "leave that with `covey join --force …`, or take another --home FOLDER",
         )
     if other:
         _set_aside(home)

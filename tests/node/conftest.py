@@ -3,7 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -148,8 +148,9 @@ def running(home: Home, settings: Settings) -> Iterator[FakeNode]:
             raise node
         yield node
     finally:
-        if thread.is_alive() and isinstance(started[0], FakeNode):
-            started[0].loop.call_soon_threadsafe(stop.set)
+        if isinstance(started[0], FakeNode):
+            with suppress(RuntimeError):  # its loop has ended already
+                started[0].loop.call_soon_threadsafe(stop.set)
         thread.join(PATIENCE_S)
         assert not thread.is_alive()
 

@@ -37,14 +37,16 @@ def test_events_come_in_pages_and_then_as_they_happen(node: "FakeNode") -> None:
     client = Client(node.home)
     node.emit("peer.alive")
     assert [event["id"] for event in client.events(follow=False)] == [1]
-    following = client.events(since=1, types="train.*")
+    following = client.events(since=1, types=["train.*"])
     node.emit("peer.dead")
     node.emit("train.step")
     assert [event["type"] for event in islice(following, 1)] == ["train.step"]
 
 
 def test_a_home_without_a_node(home: Home) -> None:
-    with pytest.raises(NotRunning, match=r"no node runs in .*home; start one with `covey up`"):
+    with pytest.raises(
+        NotRunning, match=r"no node runs in .*home; start one with `covey up --home"
+    ):
         Client(home).get("/livez")
     assert NotRunning.exit_code == 3
 
@@ -70,10 +72,10 @@ def test_a_node_that_hangs(home: Home) -> None:
 def test_a_socket_of_somebody_else_is_not_asked(
     node: "FakeNode", monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real_stat = os.stat
+    real_stat, private_socket = os.stat, str(node.home.api_socket)
 
     def stat(path: object, **options: bool) -> object:
-        if str(path) == str(node.home.api_socket):
+        if str(path) == private_socket:
             return SimpleNamespace(st_uid=os.getuid() + 1)
         assert isinstance(path, (str, os.PathLike))
         return real_stat(path, **options)

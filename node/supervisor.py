@@ -1,0 +1,135 @@
+"""Runs the learner's script and starts it again when it crashes; the node gives it its state back.
+
+exit 0                     the end
+exit 2, SIGINT, SIGTERM    the end: wrong usage, or somebody wanted it to end
+anything else              a crash: again after 1, 2, 4 … 30 s
+5 crashes within 60 s      the end: it would only crash again
+"""
+
+import asyncio
+import logging
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from covey.node.faults import OperatorError
+
+_log = logging.getLogger(__name__)
+_INTERRUPTED = 128 + signal.SIGINT
+_ENDINGS = {0, 2, _INTERRUPTED, 128 + signal.SIGTERM}
+_NOT_FOR_CHILDREN = {"NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"}
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """When a crashed script is started again.  Seconds."""
+
+    first_pause_s: float = 1.0
+    longest_pause_s: float = 30.0
+    crashes_max: int = 5  # within crash_window_s, and it is given up
+    crash_window_s: float = 60.0
+    grace_s: float = 5.0  # between SIGTERM and SIGKILL
+
+
+class Supervisor:
+    """One script at a time.
+
+    ``tell`` gets an event type and its data (EventLog.emit).  ``resumable`` says whether a crashed
+    script would get anything back; one that crashes before is not started again.
+    """
+
+    def __init__(
+        self,
+        tell: Callable[..., object] = lambda *_, **__: None,
+        resumable: Callable[[], bool] = lambda: True,
+        policy: Policy = Policy(),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._tell = tell
+        self._resumable = resumable
+        self._policy = policy
+        self._clock = clock
+        self._crashes: deque[float] = deque(maxlen=policy.crashes_max)
+        self._process: asyncio.subprocess.Process | None = None
+        self._stopping = asyncio.Event()
+
+    async def run(self, argv: Sequence[str], environ: Mapping[str, str]) -> int:
+        """Run ``argv`` until it ends for good; its exit code, 128 + n if signal n ended it.
+
+        Raises OperatorError if it cannot be started.  When cancelled, the script is killed.
+        """
+        pause_s = self._policy.first_pause_s
+        while True:
+            started = self._clock()
+            code = await self._run_once(argv, environ)
+            if self._clock() - started > self._policy.crash_window_s:
+                pause_s = self._policy.first_pause_s
+            if self._stopping.is_set() or code in _ENDINGS:
+                self._tell("train.ended", code=code)
+                return code
+            if (reason := self._why_give_up()) is not None:
+                _log.error("the script ended with exit code %d and %s", code, reason)
+                self._tell("train.gave_up", code=code, reason=reason)
+                return code
+            _log.warning("the script crashed (exit code %d); again in %g s", code, pause_s)
+            self._tell("train.crashed", code=code, restart_in_s=pause_s)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), pause_s)
+                return code
+            pause_s = min(2 * pause_s, self._policy.longest_pause_s)
+
+    async def stop(self, interrupted: bool = False) -> None:
+        """Ask the script to end, kill it after the grace; ``run`` then returns.
+
+        ``interrupted``: the terminal's Ctrl-C has reached the script too, so it is asked already.
+        """
+        self._stopping.set()
+        process = self._process
+        if process is None:
+            return
+        if not interrupted:
+            _send(process, signal.SIGTERM)
+        try:
+            await asyncio.wait_for(process.wait(), self._policy.grace_s)
+        except TimeoutError:
+            _send(process, signal.SIGKILL)
+            await process.wait()
+
+    async def _run_once(self, argv: Sequence[str], environ: Mapping[str, str]) -> int:
+        environ = {key: text for key, text in environ.items() if key not in _NOT_FOR_CHILDREN}
+        try:
+            process = await asyncio.create_subprocess_exec(*argv, env=environ)
+        except OSError as error:
+            raise OperatorError(f"cannot start {argv[0]}: {error.strerror}") from error
+        self._process = process
+        self._tell("train.started", pid=process.pid)
+        if self._stopping.is_set():  # it was asked to end before it was there
+            _send(process, signal.SIGKILL)
+        try:
+            code = await process.wait()
+        except asyncio.CancelledError:
+            _send(process, signal.SIGKILL)
+            await process.wait()
+            raise
+        finally:
+            self._process = None
+        return code if code >= 0 else 128 - code
+
+    def _why_give_up(self) -> str | None:
+        if not self._resumable():
+            return "had not joined the swarm before, so it is not started again"
+        now = self._clock()
+        self._crashes.append(now)
+        full = len(self._crashes) == self._policy.crashes_max
+        if full and now - self._crashes[0] < self._policy.crash_window_s:
+            window = f"{self._policy.crash_window_s:g} s"
+            return f"crashed {self._policy.crashes_max} times within {window}, so it is given up"
+        return None
+
+
+def _send(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        process.send_signal(number)
