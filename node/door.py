@@ -5,6 +5,7 @@ Sans-IO: the caller passes the time and the address's host, and tells how each h
 
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
+from itertools import islice
 
 HALF_OPEN_MAX = 64  # handshakes at once
 HALF_OPEN_PER_HOST_MAX = 16
@@ -68,6 +69,7 @@ class Door:
 
     def _forget(self) -> None:
         """Drop the hosts not heard of for longest, but none that is in a handshake."""
-        for host in list(self._hosts)[: len(self._hosts) - HOSTS_MAX]:
+        excess = max(0, len(self._hosts) - HOSTS_MAX)
+        for host in list(islice(self._hosts, excess)):
             if not self._hosts[host].half_open:
                 del self._hosts[host]

@@ -1,0 +1,166 @@
+"""Bodies: bounded before they are read, and never copied on the way out."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import aiohttp
+import pytest
+from aiohttp.base_protocol import BaseProtocol
+
+from covey.node import streams
+from covey.node.streams import Buffer
+from covey.protocols import limits, packing
+from covey.protocols.envelope import LENGTH, Opened
+from covey.protocols.errors import Forged, Malformed, RemoteError, TooLarge, Unsupported
+from tests.node.members import MESSAGE, SCOPE, SECRET, Member, noise, standing
+
+T = TypeVar("T")
+
+
+class Sink:
+    """Takes a body as aiohttp's writer does."""
+
+    def __init__(self) -> None:
+        self.chunks: list[Buffer] = []
+
+    async def write(self, chunk: Buffer) -> None:
+        self.chunks.append(chunk)
+
+
+def reading(data: bytes, read: Callable[[aiohttp.StreamReader], Awaitable[T]], step: int = 7) -> T:
+    """What ``read`` makes of a body that comes in pieces of ``step`` bytes."""
+
+    async def go() -> T:
+        loop = asyncio.get_running_loop()
+        content = aiohttp.StreamReader(BaseProtocol(loop), 2**16, loop=loop)
+        for start in range(0, len(data), step):
+            content.feed_data(data[start : start + step])
+        content.feed_eof()
+        return await read(content)
+
+    return asyncio.run(go())
+
+
+def opening(
+    data: bytes, limit: int, declared: int | None = None, step: int = 7
+) -> tuple[Opened, bytearray]:
+    length = len(data) if declared is None else declared
+    return reading(data, lambda content: streams.read_sealed(content, length, limit), step)
+
+
+def test_a_body_is_sent_in_views_of_the_callers_memory() -> None:
+    payload = bytearray(noise(3 * streams.SLICE_BYTES + 5))
+    sink = Sink()
+    asyncio.run(streams.Body(b"header", payload).write(sink))
+    assert b"".join(bytes(chunk) for chunk in sink.chunks) == b"header" + payload
+    views = [chunk for chunk in sink.chunks[1:] if isinstance(chunk, memoryview)]
+    assert [len(view) for view in views] == [streams.SLICE_BYTES] * 3 + [5]
+    assert all(view.obj is payload for view in views)
+    assert streams.Body(b"header", payload).size == 6 + len(payload)
+
+
+def test_a_view_of_wider_items_is_sent_as_bytes() -> None:
+    sink = Sink()
+    numbers: Any = memoryview(bytes(range(16))).cast("f")
+    body = streams.Body(numbers)
+    asyncio.run(body.write_with_length(sink, None))
+    assert body.size == 16
+    assert b"".join(bytes(chunk) for chunk in sink.chunks) == bytes(range(16))
+    with pytest.raises(TypeError):
+        body.decode()
+
+
+@pytest.mark.parametrize("step", [1, 3, 100])
+def test_fill_reads_exactly(step: int) -> None:
+    target = bytearray(20)
+    reading(noise(20), lambda content: streams.fill(content, memoryview(target)), step)
+    assert target == noise(20)
+
+
+def test_too_short_and_too_long_bodies() -> None:
+    room = memoryview(bytearray(20))
+    with pytest.raises(Malformed, match="after 19 of 20"):
+        reading(noise(19), lambda content: streams.fill(content, room))
+    with pytest.raises(TooLarge, match="more than 20"):
+        reading(noise(21), lambda content: streams.fill(content, room))
+
+
+def test_a_small_body_is_refused_by_its_declared_length() -> None:
+    def small(declared: int | None) -> bytes:
+        return reading(b"abc", lambda content: streams.read_small(content, declared, 100))
+
+    assert small(3) == b"abc"
+    with pytest.raises(Malformed, match="no Content-Length"):
+        small(None)
+    with pytest.raises(TooLarge, match="101 bytes; the most is 100"):
+        small(101)
+
+
+@pytest.mark.parametrize("step", [1, 1000])
+def test_an_envelope_and_its_payload(step: int) -> None:
+    member, payload = Member(1, SECRET), noise(5000)
+    opened, received = opening(member.sealed(payload) + payload, 5000, step=step)
+    assert (opened.sender, opened.scope, opened.message) == (member.peer, SCOPE, MESSAGE)
+    assert received == payload
+    opened.check(received)
+
+
+def test_sizes_are_refused_before_anything_is_allocated() -> None:
+    member, payload = Member(1, SECRET), noise(5000)
+    body = member.sealed(payload) + payload
+    with pytest.raises(TooLarge, match="the payload may have 10"):
+        opening(body, 10, declared=10**15)
+    with pytest.raises(TooLarge, match="a payload of 5000 bytes; the most is 4999"):
+        opening(body, 4999)
+    huge = LENGTH.pack(limits.HEADER_BYTES_MAX + 1) + bytes(100)
+    with pytest.raises(TooLarge, match="a header of 8193 bytes"):
+        opening(huge, 5000)
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        (lambda body: body[:2], Malformed),
+        (lambda body: b"\0\0\1\0" + bytes(10), Malformed),
+        (lambda body: body[:-1], Malformed),
+        (lambda body: body + b"x", Malformed),
+        (lambda body: body[:40] + bytes([body[40] ^ 1]) + body[41:], RemoteError),
+        (lambda body: body[:4] + bytes(len(body) - 4), RemoteError),
+    ],
+)
+def test_damaged_envelopes(change: Callable[[bytes], bytes], error: type[Exception]) -> None:
+    payload = noise(100)
+    with pytest.raises(error):
+        opening(change(Member(1, SECRET).sealed(payload) + payload), 100)
+    with pytest.raises(Malformed, match="no Content-Length"):
+        reading(b"", lambda content: streams.read_sealed(content, None, 5))
+
+
+def test_a_swapped_payload_does_not_match_its_hash() -> None:
+    body = Member(1, SECRET).sealed(noise(100)) + noise(100, seed=2)
+    opened, received = opening(body, 100)
+    with pytest.raises(Forged):
+        opened.check(received)
+
+
+def test_another_protocol_version_is_named_before_its_fields_are_read() -> None:
+    ours = packing.to_map(standing(protocol=1))
+    assert streams.read_standing(packing.pack(ours), 1) == standing(protocol=1)
+    strange = packing.pack({"protocol": 7, "step": "a word"})
+    with pytest.raises(Unsupported, match="version 7 was sent to a node of version 1"):
+        streams.read_standing(strange, 1)
+    for damaged in (
+        b"",
+        b"\xc1",
+        packing.pack([1]),
+        packing.pack({}),
+        packing.pack({**ours, "port": -1}),
+    ):
+        with pytest.raises(Malformed):
+            streams.read_standing(damaged, 1)
+
+
+def test_patience_grows_with_the_length() -> None:
+    assert streams.patience_s(0) == streams.PATIENCE_S
+    assert streams.patience_s(streams.RATE_MIN * 50) == streams.PATIENCE_S + 50
