@@ -119,7 +119,7 @@ class Api:
     def _app(self, trusted: bool) -> web.Application:
         settings = self._settings
         hosts = set(guard.LOCAL_HOSTS) | {host.lower() for host in settings.api_hosts}
-        if not settings.api.loopback:
+        if settings.api.host not in ("0.0.0.0", "::"):
             hosts.add(str(Endpoint(settings.api.host)).lower())
         keeper = Guard(frozenset(hosts), self._control.token, trusted, settings.api.loopback)
         app = web.Application(

@@ -270,7 +270,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = cli.main(args, prog_name="covey", standalone_mode=False)
         sys.stdout.flush()
     except OperatorError as error:
-        return _fail(error, "--json" in args)
+        return _fail(error, "--json" in args and args[0] != "run")  # there it is the script's
     except click.ClickException as error:
         error.show()
         return error.exit_code

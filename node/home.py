@@ -29,6 +29,7 @@ from covey.node.faults import OperatorError, file_faults
 
 SOCKET_PATH_BYTES_MAX = 100
 _LOCK_TRIES = 10
+_OWNER = "home"  # a link in a map folder to the home it belongs to
 _SHARED_MEMORY = Path("/dev/shm")
 _SHARED_MEMORY_FREE_MIN = 1 << 30  # a container often has 64 MB, where a large map would not fit
 
@@ -182,6 +183,8 @@ class Home:
             (self.state / "maps").mkdir(exist_ok=True, mode=0o700)
             with suppress(OperatorError):
                 _make_private(self._shared_maps)
+                (self._shared_maps / _OWNER).symlink_to(self.state)
+                _sweep(self._shared_maps.parent)
             runtime = _first_private(self._runtime_choices(environ))
             self._runtime_link.unlink(missing_ok=True)
             self._runtime_link.symlink_to(runtime)
@@ -279,6 +282,15 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove maps in shared memory whose nodes were killed: until a reboot they would hold it."""
+    for maps in list(folder.iterdir()):
+        with suppress(OSError):
+            state = Path(os.readlink(maps / _OWNER))
+            if Home(state, state).holder() is None:
+                shutil.rmtree(maps, ignore_errors=True)
 
 
 def _first_private(choices: list[Path]) -> Path:

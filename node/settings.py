@@ -130,13 +130,12 @@ class Settings:
     name: str = "node"  # of this node; load_settings takes the machine's name
     swarm: str = "covey"  # the name of a swarm that this node creates
     peers: tuple[str, ...] = ()  # static peers, host:port
-    listen: Endpoint = Endpoint("0.0.0.0")  # where peers connect
+    listen: Endpoint = Endpoint("0.0.0.0")  # where peers connect; mDNS follows
     api: Endpoint = Endpoint("127.0.0.1")  # the HTTP API
     api_hosts: tuple[str, ...] = ()  # further Host names the API answers to
     api_cert: str = ""  # PEM files; an API beyond loopback needs them
     api_key: str = ""
     mdns: bool = True  # find peers on the local network
-    interfaces: tuple[str, ...] = ()  # mDNS on these alone; default: all suitable ones
     codec: str = "mod4"  # or f32, which is exact and eight times larger
     exchanges: int = 1  # proposed in each period
     outer_momentum: float = 0.5  # see gossip.config.OuterStep
@@ -156,7 +155,6 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "api_cert": _text,
     "api_key": _text,
     "mdns": _switch,
-    "interfaces": _texts,
     "codec": _one_of(_CODECS),
     "exchanges": _number(1, 16, whole=True),
     "outer_momentum": _number(0, 0.99),

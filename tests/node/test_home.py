@@ -1,6 +1,7 @@
 """The home: paths, private folders, the lock, remembered ports, the token, atomic writes."""
 
 import os
+import shutil
 import socket
 import stat
 import subprocess
@@ -120,6 +121,25 @@ def test_what_a_killed_node_left_behind_is_removed(home: Home, runtime_dir: dict
         path.touch()
     with home.lock(runtime_dir):
         assert not any(path.exists() for path in (*stale, torn))
+
+
+def test_the_maps_of_killed_nodes_are_removed_by_any_other(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("covey.node.home._SHARED_MEMORY", tmp_path)
+    monkeypatch.setattr("covey.node.home._SHARED_MEMORY_FREE_MIN", 0)
+    other, killed = (Home.find(tmp_path / name, {}) for name in ("other", "killed"))
+    with home.lock({}), killed.lock({}):
+        maps = killed.maps
+        assert maps.is_relative_to(tmp_path)
+        (maps / "one.map").touch()
+        with other.lock({}):
+            assert maps.exists()  # its node is alive
+        shutil.copytree(maps, tmp_path / "kept", symlinks=True)
+    shutil.copytree(tmp_path / "kept", maps, symlinks=True)
+    with home.lock({}), other.lock({}):
+        assert not maps.exists()
+        assert home.maps.exists()
 
 
 HOLD = """

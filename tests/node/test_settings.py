@@ -41,7 +41,6 @@ def test_every_key_can_be_given_in_the_file(home: Home) -> None:
         api_cert = "/c.pem"
         api_key = "/k.pem"
         mdns = false
-        interfaces = ["eth0"]
         codec = "f32"
         exchanges = 2
         outer_momentum = 0.4
