@@ -61,14 +61,13 @@ def test_distributions_are_gathered_as_they_happen() -> None:
     metrics = Metrics()
     metrics.probed(0.0015)
     metrics.exchanged(0.2)
-    metrics.merged(0.02)
     metrics.lagged(0.3)
     metrics.health(2)
     metrics.checkpointed(1e9)
     found = samples(metrics)
     assert found["covey_peer_probe_seconds_bucket{le=0.002}"] == 1
     assert found["covey_peer_probe_seconds_bucket{le=0.001}"] == 0
-    for name in ("exchange", "merge", "event_loop_lag"):
+    for name in ("exchange", "event_loop_lag"):
         assert found[f"covey_{name}_seconds_count"] == 1
     assert found["covey_membership_health_score"] == 2
     assert found["covey_checkpoint_last_success_timestamp_seconds"] == 1e9
