@@ -127,6 +127,7 @@ class Daemon:
             Transport(self._credentials),
             lambda: self._desk.standing(),
             self.events,
+            self.metrics,
         )
         handout = Handout(self.home.state / "handout")
         self._host = Host(
@@ -137,6 +138,7 @@ class Daemon:
                 config=_learning(settings),
                 neighbours=self._neighbours,
                 events=self.events,
+                metrics=self.metrics,
                 checkpoints=Checkpoints(self.home.checkpoints, settings.checkpoint_keep),
                 handout=handout,
                 checkpoint_every_s=settings.checkpoint_every_s,

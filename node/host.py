@@ -30,6 +30,7 @@ from covey.node.faults import OperatorError
 from covey.node.handout import Handout
 from covey.node.learner_link import Attachment
 from covey.node.learning import Flock, Learning
+from covey.node.metrics import Metrics
 from covey.node.runner import CoreRunner
 from covey.node.streams import Buffer
 from covey.node.transport import Unreachable
@@ -72,6 +73,7 @@ class Parts:
     config: Config
     neighbours: Neighbours
     events: EventLog
+    metrics: Metrics
     checkpoints: Checkpoints
     handout: Handout
     checkpoint_every_s: float
@@ -191,6 +193,7 @@ class Host:
             self.fault = error
         else:
             self._saved_age, self.fault = age, None
+            self._parts.metrics.checkpointed(self.saved_s)
 
     async def close(self) -> None:
         """Save once more and stop."""
@@ -221,7 +224,9 @@ class Host:
         runner = CoreRunner(core, lambda outcomes: learning.mixed(outcomes))
         scope = Scope(parts.swarm, layout.digest)
         conversation = Conversation(runner, parts.sealer, scope, parts.neighbours)
-        learning = Learning(core, layout, conversation, parts.neighbours, parts.events)
+        learning = Learning(
+            layout, conversation, parts.neighbours, parts.events, parts.metrics
+        )
         checkpoint = await runner.run(lambda: parts.checkpoints.newest(layout))
         if checkpoint is not None:
             await runner.run(lambda: core.restore(checkpoint.saved, checkpoint.lineage))

@@ -15,10 +15,11 @@ from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from covey.gossip.core import Core, Outcome
+from covey.gossip.core import Outcome
 from covey.node.conversation import Conversation, Courier
 from covey.node.events import EventLog
 from covey.node.learner_link import Attachment
+from covey.node.metrics import Metrics
 from covey.protocols.errors import RemoteError
 from covey.protocols.identity import PeerId
 from covey.protocols.layout import Layout
@@ -77,18 +78,24 @@ class Learning:
     """The model of one layout and the learner that is attached to it."""
 
     def __init__(
-        self, core: Core, layout: Layout, conversation: Conversation, flock: Flock, events: EventLog
+        self,
+        layout: Layout,
+        conversation: Conversation,
+        flock: Flock,
+        events: EventLog,
+        metrics: Metrics,
     ) -> None:
         self.layout = layout
         self.tally = Tally()
         self.phase = Phase.IDLE
         self.step = 0
         self.reason = ""
-        self._core = core
         self.conversation = conversation
         self.runner = conversation.runner
+        self._core = conversation.runner.core
         self._flock = flock
         self._events = events
+        self._metrics = metrics
         self._attachment: Attachment | None = None
         self._waiting: int | None = None  # a snapshot waits, with so many increments applied
         self._arrived = asyncio.Event()  # set while one waits and its period has not begun
@@ -227,11 +234,14 @@ class Learning:
             out = await self.runner.run_idle(propose)
             if out is None:
                 return
-            busy = self.tally.busy
+            busy, completed = self.tally.busy, self.tally.exchanges
+            started = time.monotonic()
             try:
                 await self.conversation.converse(out)
             except RemoteError as error:
                 self._flock.rejected(out.peer, error)
+            if self.tally.exchanges > completed:
+                self._metrics.exchanged(time.monotonic() - started)
             if self.tally.busy > busy:
                 # Uniform in one to two exchanges' time, so that two that collided do not again.
                 share = 1 + core.chance()

@@ -34,7 +34,6 @@ class Metrics:
         self._exchange = histogram(
             "covey_exchange_seconds", "Exchanges from proposal to settlement", _WORK_S
         )
-        self._merge = histogram("covey_merge_seconds", "Arithmetic of one exchange", _WORK_S)
         self._lag = histogram("covey_event_loop_lag_seconds", "How late timers fire", _RTT_S)
         self._health = Gauge(
             "covey_membership_health_score",
@@ -52,9 +51,6 @@ class Metrics:
 
     def exchanged(self, seconds: float) -> None:
         self._exchange.observe(seconds)
-
-    def merged(self, seconds: float) -> None:
-        self._merge.observe(seconds)
 
     def lagged(self, seconds: float) -> None:
         self._lag.observe(seconds)

@@ -14,6 +14,7 @@ from covey.gossip import lineage as lineages
 from covey.gossip.membership import Change, Kind, Life, Member, Membership
 from covey.node.addresses import AddressBook, Source, format_address
 from covey.node.events import EventLog
+from covey.node.metrics import Metrics
 from covey.node.streams import Buffer
 from covey.node.transport import Transport
 from covey.node.unreachable import Kind as Obstacle
@@ -42,6 +43,7 @@ class Neighbours:
         transport: Transport,
         standing: Callable[[], Standing],
         events: EventLog,
+        metrics: Metrics,
     ) -> None:
         self.membership = membership
         self.book = book
@@ -52,6 +54,7 @@ class Neighbours:
         self._transport = transport
         self._standing = standing
         self._events = events
+        self._metrics = metrics
         self._tasks: set[asyncio.Task[None]] = set()
         self._dialling: set[str] = set()
         self._began = time.monotonic()
@@ -145,6 +148,8 @@ class Neighbours:
             now = time.monotonic()
             self.lag_s = max(0.0, now - expected)
             self._news(self.membership.tick(now, self.lag_s))
+            self._metrics.lagged(self.lag_s)
+            self._metrics.health(self.membership.stretch - 1)
             for address in self.book.due(now)[: _DIALS_MAX - len(self._dialling)]:
                 if address not in self._dialling:
                     self._dialling.add(address)
@@ -217,6 +222,7 @@ class Neighbours:
             self._probe_failed(peer, str(error))
         else:
             self.book.reached(address, peer, time.monotonic())
+            self._metrics.probed(rtt_s)
             self._heard(peer, standing, rtt_s)
 
     def _probe_failed(self, peer: PeerId, why: str) -> None:
