@@ -39,6 +39,7 @@ from covey.node.learner_link import LearnerLink
 from covey.node.ledger import Ledger
 from covey.node.metrics import Metrics
 from covey.node.neighbours import Neighbours
+from covey.node.notify import Notifier
 from covey.node.overview import Facts, Overview
 from covey.node.peer_server import PeerServer
 from covey.node.report import DiscoveryReport, PeerReport, StatusReport
@@ -87,11 +88,12 @@ def _handle_signals(node: "Daemon") -> None:
     """The first signal stops in order, the second at once."""
     loop = asyncio.get_running_loop()
 
-    def stop() -> None:
+    def stop(number: int) -> None:
+        node.interrupted = number == signal.SIGINT
         node.stop(now=node.stopping)
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop)
+        loop.add_signal_handler(number, stop, number)
 
 
 class Daemon:
@@ -104,6 +106,8 @@ class Daemon:
         self.metrics = Metrics()
         self.token = load_or_create_token(home)
         self.stopping = False
+        self.interrupted = False  # by the terminal, whose Ctrl-C reaches the script as well
+        self._notifier = Notifier()
         self._stop = asyncio.Event()
         self._listening = False
         self._identity = store.load_or_create_identity(home)
@@ -191,6 +195,7 @@ class Daemon:
         self._overview = Overview(facts, self._host, self._neighbours, self._ledger)
         self._listening = True
         self.events.emit("node.started", id=facts.id, listen=facts.listen, api=facts.api)
+        self._notifier.ready(self._one_line())
         self._greet(facts)
 
     async def serve(self, script: list[str] | None, until_eof: bool) -> int:
@@ -200,6 +205,7 @@ class Daemon:
             self._host.keep(),
             self._discover(),
             self._remember(),
+            self._notifier.watch(),
         ]
         if until_eof:
             watchers.append(self._watch_stdin())
@@ -223,18 +229,19 @@ class Daemon:
             "COVEY_HOME": str(self.home.root),
             "COVEY_SUPERVISED": str(os.getpid()),
         }
-        supervisor = Supervisor()
+        supervisor = Supervisor(self.events.emit, lambda: bool(self._host.lineage.founder))
         learner = asyncio.create_task(supervisor.run(script, environ))
         stopped = asyncio.create_task(self._stop.wait())
         await asyncio.wait({learner, stopped}, return_when=asyncio.FIRST_COMPLETED)
         stopped.cancel()
         if not learner.done():
-            await supervisor.stop()
+            await supervisor.stop(self.interrupted)
         return await learner
 
     async def close(self) -> None:
         """Say goodbye, save, stop listening: within _STOP_S, whatever hangs."""
         self.stopping = self._desk.leaving = True
+        self._notifier.stopping()
         asyncio.get_running_loop().call_later(_STOP_S, _give_up)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(2.0):
@@ -316,6 +323,7 @@ class Daemon:
         while True:
             await asyncio.sleep(_SAVE_PEERS_S)
             self._save_peers()
+            self._notifier.status(self._one_line())
 
     async def _discover(self) -> None:
         """Announce this node and look for others, where the network lets us."""
