@@ -1,0 +1,112 @@
+"""Copying a state from a peer: resumed when the connection breaks, and never believed unhashed."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from covey.node import transport
+from covey.node.transport import Kind, Unreachable
+from covey.protocols.errors import Forged, Malformed
+from covey.protocols.messages import StateOffer
+from tests.node.members import SECRET, Member, Proxy, members, noise
+
+MIB = 1 << 20
+
+
+def test_a_state_is_resumed_after_each_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transport, "STATE_BACKOFF_S", 0.001)
+
+    async def go() -> None:
+        async with members(SECRET, SECRET) as (one, two):
+            state = noise(6 * MIB)
+            offer = two.handler.give(state, tmp_path / "state")
+            room, told = bytearray(len(state)), list[int]()
+
+            async with Proxy(two.port) as proxy:
+                proxy.cut_after = 2 * MIB
+
+                def progress(done: int) -> None:
+                    if proxy.connections == 2 and proxy.cut_after is None and done < 4 * MIB:
+                        proxy.cut_after = proxy.down + MIB
+                    told.append(done)
+
+                await one.transport.fetch_state(
+                    two.peer, proxy.address, offer, memoryview(room), progress
+                )
+                assert proxy.connections >= 3
+                assert proxy.down < 1.5 * len(state)
+            assert room == state
+            assert told == sorted(told)
+            assert told[-1] == len(state)
+
+    asyncio.run(go())
+
+
+def test_a_state_that_does_not_match_its_hash_is_forged(tmp_path: Path) -> None:
+    async def go() -> None:
+        async with members(SECRET, SECRET) as (one, two):
+            offer = two.handler.give(noise(MIB), tmp_path / "state")
+            (tmp_path / "state").write_bytes(noise(MIB, seed=2))
+            with pytest.raises(Forged, match="does not match its hash"):
+                await fetch(one, two, offer)
+
+    asyncio.run(go())
+
+
+@pytest.mark.parametrize("length", [1000 - 4, 1000 + 4])
+def test_a_state_of_another_length_is_malformed(length: int, tmp_path: Path) -> None:
+    async def go() -> None:
+        async with members(SECRET, SECRET) as (one, two):
+            offer = two.handler.give(noise(1000), tmp_path / "state")
+            (tmp_path / "state").write_bytes(noise(length))
+            with pytest.raises(Malformed, match="another length"):
+                await fetch(one, two, offer)
+
+    asyncio.run(go())
+
+
+def test_tries_without_progress_are_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport, "STATE_BACKOFF_S", 0.001)
+
+    async def go() -> int:
+        async with members(SECRET, SECRET) as (one, two):
+            offer = two.handler.give(noise(6 * MIB), tmp_path / "state")
+            async with Proxy(two.port) as proxy:
+                proxy.cut_after = 100
+
+                def progress(done: int) -> None:
+                    proxy.cut_after = 100
+
+                with pytest.raises(Unreachable) as caught:
+                    await one.transport.fetch_state(
+                        *(two.peer, proxy.address, offer),
+                        memoryview(bytearray(offer.length)),
+                        progress,
+                    )
+                assert caught.value.kind is Kind.CUT
+                return proxy.connections
+
+    assert asyncio.run(go()) <= 6 * transport.STATE_TRIES
+
+
+def test_an_offer_that_is_gone_is_not_asked_for_again(tmp_path: Path) -> None:
+    async def go() -> None:
+        async with members(SECRET, SECRET) as (one, two):
+            offer = two.handler.give(noise(1000), tmp_path / "state")
+            two.handler.files.clear()
+            with pytest.raises(Unreachable) as caught:
+                await fetch(one, two, offer)
+            assert caught.value.kind is Kind.NOTHING
+
+    asyncio.run(go())
+
+
+async def fetch(one: Member, two: Member, offer: StateOffer) -> bytearray:
+    room = bytearray(offer.length)
+    await one.transport.fetch_state(
+        two.peer, two.address, offer, memoryview(room), lambda done: None
+    )
+    return room
