@@ -68,14 +68,14 @@ class Supervisor:
             if self._clock() - started > self._policy.crash_window_s:
                 pause_s = self._policy.first_pause_s
             if self._stopping.is_set() or code in _ENDINGS:
-                self._tell("train.ended", code=code)
+                self._tell("script.ended", code=code)
                 return code
             if (reason := self._why_give_up()) is not None:
                 _log.error("the script ended with exit code %d and %s", code, reason)
-                self._tell("train.gave_up", code=code, reason=reason)
+                self._tell("script.gave_up", code=code, reason=reason)
                 return code
             _log.warning("the script crashed (exit code %d); again in %g s", code, pause_s)
-            self._tell("train.crashed", code=code, restart_in_s=pause_s)
+            self._tell("script.crashed", code=code, restart_in_s=pause_s)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), pause_s)
                 return code
@@ -105,7 +105,7 @@ class Supervisor:
         except OSError as error:
             raise OperatorError(f"cannot start {argv[0]}: {error.strerror}") from error
         self._process = process
-        self._tell("train.started", pid=process.pid)
+        self._tell("script.started", pid=process.pid)
         if self._stopping.is_set():  # it was asked to end before it was there
             _send(process, signal.SIGKILL)
         try:

@@ -58,29 +58,29 @@ def run(script: str, *args: str, **options: Any) -> tuple[int, Told]:
 def test_an_end_is_not_a_crash(script: str, code: int) -> None:
     ended, told = run(script)
     assert ended == code
-    assert [type for type, _ in told.events] == ["train.started", "train.ended"]
+    assert [type for type, _ in told.events] == ["script.started", "script.ended"]
 
 
 def test_a_crash_is_followed_by_a_restart_after_growing_pauses(tmp_path: Path) -> None:
     code, told = run(COUNT + "sys.exit(0 if n == 5 else 7)", str(tmp_path / "count"))
     assert code == 0
-    pauses = [data["restart_in_s"] for data in told.of("train.crashed")]
+    pauses = [data["restart_in_s"] for data in told.of("script.crashed")]
     assert pauses == [0.001, 0.002, 0.004, 0.004]
-    assert len(told.of("train.started")) == 5
+    assert len(told.of("script.started")) == 5
 
 
 def test_a_killed_script_is_a_crash(tmp_path: Path) -> None:
     script = COUNT + "n == 2 or os.kill(os.getpid(), 9)"
     code, told = run(script, str(tmp_path / "count"))
     assert code == 0
-    assert [data["code"] for data in told.of("train.crashed")] == [137]
+    assert [data["code"] for data in told.of("script.crashed")] == [137]
 
 
 def test_crashes_in_a_row_are_given_up(caplog: pytest.LogCaptureFixture) -> None:
     code, told = run("raise SystemExit(3)")
     assert code == 3
-    assert len(told.of("train.started")) == 5
-    assert told.of("train.gave_up")[0]["reason"].startswith("crashed 5 times within 60 s")
+    assert len(told.of("script.started")) == 5
+    assert told.of("script.gave_up")[0]["reason"].startswith("crashed 5 times within 60 s")
     assert "given up" in caplog.text
 
 
@@ -99,14 +99,14 @@ def test_rare_crashes_are_never_given_up_and_pauses_start_anew(tmp_path: Path) -
     script = COUNT + "sys.exit(0 if n == 9 else 1)"
     code, told = run(script, str(tmp_path / "count"), clock=ticking(61.0))
     assert code == 0
-    assert {data["restart_in_s"] for data in told.of("train.crashed")} == {0.001}
+    assert {data["restart_in_s"] for data in told.of("script.crashed")} == {0.001}
 
 
 def test_a_script_that_never_joined_is_not_started_again() -> None:
     code, told = run("raise SystemExit(1)", resumable=lambda: False)
     assert code == 1
-    assert len(told.of("train.started")) == 1
-    assert "had not joined" in told.of("train.gave_up")[0]["reason"]
+    assert len(told.of("script.started")) == 1
+    assert "had not joined" in told.of("script.gave_up")[0]["reason"]
 
 
 def test_what_cannot_be_started_is_the_operators_fault() -> None:
@@ -154,7 +154,7 @@ def test_stopping_ends_the_pause_before_a_restart() -> None:
         supervisor = Supervisor(told, policy=Policy(first_pause_s=3600))
         command = [sys.executable, "-c", "raise SystemExit(5)"]
         task = asyncio.create_task(supervisor.run(command, os.environ))
-        await told.wait("train.crashed")
+        await told.wait("script.crashed")
         await supervisor.stop()
         assert await task == 5
 
