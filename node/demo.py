@@ -68,7 +68,7 @@ def run(nodes: int, as_json: bool, seed: int) -> int:
         raise OperatorError(f"a flock of {nodes}?", f"choose --nodes 2 to {NODES_MAX}")
     script = example("digits")
     console = Console(stderr=as_json)
-    title = f"covey demo: {nodes} nodes on this machine, handwritten digits split unevenly by label"
+    title = f"covey demo: {nodes} nodes on this machine, digits split unevenly by label"
     try:
         with _signals(), View(console, title) as view:
             rows, result = _Demo(view, nodes, seed, script).perform()
@@ -179,6 +179,8 @@ class _Demo:
         self._view = view
         self._seed = seed
         self._script = script
+        self._answering = 0.0  # since when all nodes answer
+        self._introduced = False  # addresses were told
         self._stack = ExitStack()
         self._folder = Path(
             self._stack.enter_context(tempfile.TemporaryDirectory(prefix="covey-demo-"))
@@ -197,7 +199,6 @@ class _Demo:
         with self._stack:
             self._start_nodes()
             self._train_alone()
-            self._meet()
             self._train_together()
             rows = self._look()
             result = self._result(rows)
@@ -211,44 +212,45 @@ class _Demo:
             save_swarm(node.home, invite)
             argv = [sys.executable, "-P", "-m", "covey.node", "up", "--until-eof"]
             argv += ["--home", str(node.home.root), "--name", node.name]
-            argv += ["--listen", "0.0.0.0:0", "--api", "127.0.0.1:0"]
+            argv += ["--listen", "127.0.0.1:0", "--api", "127.0.0.1:0"]
             node.child = self._start(argv, {}, node.name)
         self._until(lambda: all(node.ask() for node in self._nodes), _START_S, "no answer")
+        self._answering = time.monotonic()
 
     def _train_alone(self) -> None:
         """Each script without a swarm, a few at a time, while the nodes look for each other."""
         self._view.note("each node's script alone, while the nodes look for each other over mDNS")
         at_once = max(1, min(len(self._nodes), os.cpu_count() or 1))
-        deadline = time.monotonic() + _ALONE_S
         for node in self._nodes:
-            self._until(lambda: self._running() < at_once, deadline - time.monotonic(), "too slow")
+            self._until(lambda: self._running() < at_once, _ALONE_S, "the scripts do not end")
             node.alone = self._learn(node, "--alone")
-        self._until(lambda: self._running() == 0, deadline - time.monotonic(), "too slow")
+        self._until(lambda: self._running() == 0, _ALONE_S, "the scripts do not end")
+        self._until(self._met, _MEET_S, "the nodes have not met")
 
     def _running(self) -> int:
-        scripts = [s for node in self._nodes for s in (node.alone, node.learner) if s is not None]
-        for script in scripts:
-            self._check(script)
-        return sum(script.exit_code is None for script in scripts)
-
-    def _meet(self) -> None:
-        """Wait until every node has met every other, telling addresses if multicast is silent."""
-        deadline = time.monotonic() + _MULTICAST_S
-        while not self._met():
-            silent = [n.status["net"]["discovery"] for n in self._nodes if n.status is not None]
-            states = {discovery["state"] for discovery in silent}
-            if states <= {"silent", "off", "failed"} or time.monotonic() > deadline:
-                detail = next((d["detail"] for d in silent if d["detail"]), "nobody answered")
-                self._view.note(f"multicast does not work here ({detail}): using static peers")
-                self._introduce()
-                self._until(self._met, _MEET_S, "the nodes did not meet")
-                return
-            self._pause()
+        """How many scripts run."""
+        running = 0
+        for node in self._nodes:
+            for script in (node.alone, node.learner):
+                if script is not None:
+                    self._check(node, script)
+                    running += script.exit_code is None
+        return running
 
     def _met(self) -> bool:
         return all(len(node.alive_peers()) == len(self._nodes) - 1 for node in self._nodes)
 
-    def _introduce(self) -> None:
+    def _help_to_meet(self) -> None:
+        """Tell addresses once multicast has turned out not to work here."""
+        if self._introduced or not self._answering or self._met():
+            return
+        found = [n.status["net"]["discovery"] for n in self._nodes if n.status is not None]
+        silent = all(discovery["state"] in ("silent", "off", "failed") for discovery in found)
+        if not silent and time.monotonic() < self._answering + _MULTICAST_S:
+            return
+        self._introduced = True
+        why = next((d["detail"] for d in found if silent and d["detail"]), "nobody answered")
+        self._view.note(f"multicast does not work here ({why}); going on with static peers")
         for node in self._nodes:
             for other in self._nodes:
                 if other is not node and other.status is not None:
@@ -272,9 +274,11 @@ class _Demo:
     def _start(self, argv: list[str], extra: dict[str, str], name: str) -> Child:
         return self._children.start(argv, self._environ | extra, self._folder, name)
 
-    def _check(self, child: Child) -> None:
+    def _check(self, node: _Node, child: Child) -> None:
         if child.exit_code:
-            self._view.note(child.last_words())
+            logs = dict.fromkeys(c for c in (node.child, child) if c is not None)
+            for log in logs:
+                self._view.note(f"{log.errors.stem} ended; its log:\n{log.last_words()}")
             raise OperatorError(f"{child.errors.stem} ended with exit code {child.exit_code}")
 
     def _until(self, true: Callable[[], bool], within_s: float, why: str) -> None:
@@ -287,8 +291,9 @@ class _Demo:
     def _pause(self) -> None:
         for node in self._nodes:
             if node.child is not None:
-                self._check(node.child)
+                self._check(node, node.child)
         self._look()
+        self._help_to_meet()
         time.sleep(_POLL_S)
 
     def _look(self) -> list[Row]:

@@ -5,13 +5,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
+from rich import box
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 _LINE_EVERY_S = 5.0
-_REDRAWS_PER_S = 8
+_WIDE = 104  # columns; below, ids and some space are left out
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +66,16 @@ class View:
             self._live.update(self._drawing(), refresh=True)
         elif rows and self.seconds >= self._next_line:
             self._next_line = self.seconds + _LINE_EVERY_S
-            words = "   ".join(f"{r.name} step {r.step:,} acc {_share(r.accuracy)}" for r in rows)
+            words = "   ".join(_words(row) for row in rows)
             self._console.print(f"{self.seconds:5.1f} s  {words}", highlight=False, soft_wrap=True)
 
     def _drawing(self) -> Group:
         head = Text.assemble((self._title, "bold"), f"   {self.seconds:.0f} s", overflow="ellipsis")
-        return Group(head, _live_table(self._rows), Text(self._note, style="dim"))
+        return Group(
+            head,
+            _live_table(self._rows, self._console.width >= _WIDE),
+            Text(self._note, style="dim"),
+        )
 
     def __enter__(self) -> "View":
         if self._live is not None:
@@ -91,7 +96,9 @@ class View:
 
 def result_table(rows: Sequence[Row]) -> Table:
     """Alone against together, node by node and on average."""
-    table = Table(title="the same script, data and steps, on one held-out test set")
+    table = Table(
+        box=box.SIMPLE_HEAD, caption="accuracy on one held-out test set after the same steps"
+    )
     for name in ("node", "alone", "together", "gain"):
         table.add_column(name, justify="left" if name == "node" else "right")
     for row in rows:
@@ -107,26 +114,33 @@ def mean_of(rows: Sequence[Row], field: str) -> float:
     return sum(float(getattr(row, field)) for row in rows) / len(rows)
 
 
-def _live_table(rows: Sequence[Row]) -> Table:
-    table = Table(expand=False)
+def _live_table(rows: Sequence[Row], wide: bool) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1 if wide else 0), pad_edge=False)
     table.add_column("node", no_wrap=True)
     table.add_column("state", no_wrap=True, min_width=9)
-    for name in ("step", "loss", "accuracy", "alone", "peers", "exchanges", "sent", "of raw"):
+    names = ("step", "loss", "alone", "accuracy", "peers", "exchanges", "sent", "of raw")
+    for name in names:
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(
-            f"{row.name} [dim]{row.id}[/]",
+            f"{row.name} [dim]{row.id}[/]" if wide else row.name,
             _state(row.state),
             f"{row.step:,}" if row.step else "",
             f"{row.loss:.3f}" if row.loss is not None else "",
-            f"[bold]{_share(row.accuracy)}[/]",
             _share(row.alone),
+            f"[bold]{_share(row.accuracy)}[/]",
             f"{row.peers} {row.found_by}",
             f"{row.exchanges:,}",
             _size(row.wire_bytes),
             f"{row.wire_bytes / row.raw_bytes:.0%}" if row.raw_bytes else "",
         )
     return table
+
+
+def _words(row: Row) -> str:
+    if row.step:
+        return f"{row.name} step {row.step:,} acc {_share(row.accuracy)}"
+    return f"{row.name} alone {_share(row.alone)}" if row.alone is not None else f"{row.name} …"
 
 
 def _state(state: str) -> str:

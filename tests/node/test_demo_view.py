@@ -61,8 +61,8 @@ def test_a_pipe_is_told_how_the_nodes_do_now_and_then(monkeypatch: pytest.Monkey
     console = screen(terminal=False)
     monkeypatch.setattr("covey.node.demo_view._LINE_EVERY_S", 0.0)
     with View(console, "the title") as view:
-        view.show([QUAIL, GROUSE])
-    assert "quail step 1,234 acc 0.951   grouse step 0 acc 0.949" in written(console)
+        view.show([QUAIL, GROUSE, Row("chukar")])
+    assert "quail step 1,234 acc 0.951   grouse alone 0.712   chukar …" in written(console)
 
 
 def test_the_result_compares_every_node_and_the_mean() -> None:
