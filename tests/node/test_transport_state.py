@@ -4,12 +4,13 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from blockbuster import blockbuster_ctx
 
 from covey.node import transport
 from covey.node.transport import Kind, Unreachable
 from covey.protocols.errors import Forged, Malformed
 from covey.protocols.messages import StateOffer
-from tests.node.members import SECRET, Member, Proxy, members, noise
+from tests.node.members import SECRET, Member, Proxy, members, noise, standing
 
 MIB = 1 << 20
 
@@ -110,3 +111,23 @@ async def fetch(one: Member, two: Member, offer: StateOffer) -> bytearray:
         two.peer, two.address, offer, memoryview(room), lambda done: None
     )
     return room
+
+
+def test_nothing_blocks_the_event_loop(tmp_path: Path) -> None:
+    state, payload = noise(3 * MIB), noise(MIB)
+
+    async def go() -> None:
+        async with members(SECRET, SECRET) as (one, two):
+            offer = await asyncio.to_thread(two.handler.give, state, tmp_path / "state")
+            await one.transport.hello(two.address)
+            await one.transport.probe(two.peer, two.address, standing(), 5.0)
+            await one.transport.exchange(
+                two.peer, two.address, one.sealed(payload), payload, limit=10, timeout_s=20.0
+            )
+            assert await fetch(one, two, offer) == state
+            assert two.handler.rejections == []
+
+    with blockbuster_ctx() as guard:
+        # A file in memory, for the one call of ssl that takes a path only.
+        guard.functions["os.write"].can_block_in("node/tls.py", "_as_file")
+        asyncio.run(go())
