@@ -9,11 +9,13 @@ import datetime
 import hashlib
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.x509.oid import NameOID
 
-from covey.protocols.errors import Forged
+from covey.protocols import limits
+from covey.protocols.errors import Forged, TooLarge
 from covey.protocols.identity import Identity, PeerId
 
 SECRET_BYTES = 32
@@ -67,10 +69,12 @@ def pem(certificate: bytes, identity: Identity) -> bytes:
 
 
 def peer_of(certificate: bytes) -> PeerId:
-    """The node a leaf belongs to.  Raises Forged if it holds no Ed25519 key."""
+    """The node a leaf belongs to.  Raises TooLarge, or Forged if it holds no Ed25519 key."""
+    if len(certificate) > limits.CERTIFICATE_BYTES_MAX:
+        raise TooLarge(f"a certificate of {len(certificate)} bytes")
     try:
         key = x509.load_der_x509_certificate(certificate).public_key()
-    except ValueError as error:
+    except (ValueError, x509.InvalidVersion, UnsupportedAlgorithm) as error:
         raise Forged("the certificate does not parse") from error
     if not isinstance(key, Ed25519PublicKey):
         raise Forged("the certificate holds no Ed25519 key")

@@ -100,7 +100,7 @@ class Sealer:
             instance=self._instance,
             sequence=self._sequence,
             kind=type(message).__name__.lower(),
-            payload_length=len(payload),
+            payload_length=memoryview(payload).nbytes,
             payload_hash=hashlib.sha256(payload).digest(),
         )
         signed = packing.pack([packing.to_map(header), packing.to_map(message)])
@@ -122,8 +122,9 @@ def open_sealed(sealed: bytes) -> Opened:
     parts = packing.unpack(signed, limits.HEADER_BYTES_MAX)
     if not isinstance(parts, list) or len(parts) != 2:
         raise Malformed("a header is [envelope, message]")
-    if isinstance(parts[0], dict) and parts[0].get("version") != VERSION:
-        raise Unsupported(f"envelope version {str(parts[0].get('version'))[:16]}, not {VERSION}")
+    version = parts[0].get("version") if isinstance(parts[0], dict) else None
+    if type(version) is int and version != VERSION:
+        raise Unsupported(f"envelope version {version}, not {VERSION}")
     header = packing.from_map(Header, parts[0])
     sender = PeerId(header.sender)
     verify(sender, _DOMAIN + signed, signature)

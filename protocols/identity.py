@@ -56,7 +56,10 @@ class PeerId:
         for number, chunk in enumerate(chunks, 1):
             if _check(chunk[:-1]) != chunk[-1]:
                 raise ValueError(f"a typing error in groups {2 * number - 1} to {2 * number}")
-        return cls(base64.b32decode("".join(chunk[:-1] for chunk in chunks) + "===="))
+        peer = cls(base64.b32decode("".join(chunk[:-1] for chunk in chunks) + "===="))
+        if peer.text.replace("-", "") != plain:  # 260 bits hold 256: one id, one text
+            raise ValueError("a typing error in group 8, which ends in an impossible letter")
+        return peer
 
 
 def _check(chunk: str) -> str:

@@ -33,16 +33,17 @@ class Invite:
     def __post_init__(self) -> None:
         if len(self.secret) != SECRET_BYTES:
             raise ValueError(f"a swarm secret is {SECRET_BYTES} bytes")
-        if not 0 < len(self.name) <= 64 or len(self.addresses) > limits.ADDRESSES_PER_PEER_MAX:
-            raise ValueError("a swarm has a name of 1 to 64 characters and few addresses")
-        if any(len(address) > 128 for address in self.addresses) or self.expires < 0:
-            raise ValueError("an address is too long, or the expiry is negative")
+        if not 0 < len(self.name) <= limits.NAME_CHARS_MAX or not self.name.isprintable():
+            raise ValueError(f"a name has 1 to {limits.NAME_CHARS_MAX} printable characters")
+        if len(self.addresses) > limits.ADDRESSES_PER_PEER_MAX or self.expires < 0:
+            raise ValueError("too many addresses, or a negative expiry")
+        for address in self.addresses:
+            if len(address) > limits.ADDRESS_CHARS_MAX or not address.isprintable():
+                raise ValueError("an address is too long or not printable")
 
     @property
     def text(self) -> str:
-        data = packing.pack([self.name, self.secret, self.addresses, self.expires])
-        data = _checksum(data) + data
-        return PREFIX + base64.b32encode(data).decode().rstrip("=").lower()
+        return spelled(packing.pack([self.name, self.secret, self.addresses, self.expires]))
 
 
 def parse(text: str, now: float) -> Invite:
@@ -73,6 +74,11 @@ def parse(text: str, now: float) -> Invite:
     if invite.expires and now > invite.expires:
         raise ValueError("the invite has expired; run `covey invite` on a member for a new one")
     return invite
+
+
+def spelled(data: bytes) -> str:
+    """The line that carries ``data``."""
+    return PREFIX + base64.b32encode(_checksum(data) + data).decode().rstrip("=").lower()
 
 
 def _checksum(data: bytes) -> bytes:

@@ -5,6 +5,7 @@ mix only if their layouts have the same digest; if not, ``difference`` says whic
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -53,7 +54,7 @@ class Layout:
     def __post_init__(self) -> None:
         names = [tensor.name for tensor in self.tensors]
         if len(set(names)) != len(names):
-            twice = next(name for name in names if names.count(name) > 1)
+            twice = Counter(names).most_common(1)[0][0]
             raise ValueError(f"two shared tensors are called {twice!r}")
         kinds = [tensor.kind for tensor in self.tensors]
         if kinds != sorted(kinds, key=lambda kind: kind is Kind.BUFFER):
@@ -121,6 +122,8 @@ def _tensor(row: Any) -> Tensor:
             raise Malformed("a tensor is [name, shape, dtype, kind]")
     if not name or len(name.encode()) > limits.NAME_BYTES_MAX or len(dtype) > 16:
         raise Malformed("a tensor's name or dtype is empty or too long")
+    if not (name + dtype).isprintable():  # both are shown in terminals
+        raise Malformed("a tensor's name or dtype is not printable")
     if len(shape) > limits.DIMENSIONS_MAX or not all(type(n) is int and n >= 0 for n in shape):
         raise Malformed(f"the shape of {name} is not a list of sizes")
     if prod(shape) > limits.PARAMETERS_MAX:

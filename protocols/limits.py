@@ -13,8 +13,13 @@ DIMENSIONS_MAX = 16
 NAME_BYTES_MAX = 512
 PARAMETERS_MAX = 4_000_000_000  # of one model
 
+CONTAINERS_MAX = 100_000  # lists and maps in one message; an empty one takes 60 times its byte
+CERTIFICATE_BYTES_MAX = 4 * KIB  # DER; a node's own is 335 bytes
+
 REASON_CHARS_MAX = 64
 DETAIL_CHARS_MAX = 1024
+NAME_CHARS_MAX = 64  # of a node, a swarm, a version
+ADDRESS_CHARS_MAX = 128
 ADDRESSES_PER_PEER_MAX = 8
 PEERS_PER_PROBE_MAX = 32  # peers introduced in one probe answer
 PEERS_MAX = 1024  # peers a node remembers
@@ -26,3 +31,4 @@ REPLAY_WINDOW = 1024  # sequence numbers below the highest that may still arrive
 
 assert HEADER_BYTES_MAX < CONTROL_BYTES_MAX < LAYOUT_BYTES_MAX < LINK_FRAME_BYTES_MAX
 assert PEERS_PER_PROBE_MAX <= PEERS_MAX
+assert CONTAINERS_MAX >= 2 * TENSORS_MAX + 1  # a layout: a row and a shape for each tensor

@@ -5,6 +5,7 @@ Exchange messages travel in a signed envelope (envelope.py) with a payload whose
 envelope states; what the payload holds is the codec's business (gossip/codecs.py).
 """
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -46,10 +47,9 @@ class Introduction:
     addresses: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        if len(self.peer) != 32 or len(self.addresses) > limits.ADDRESSES_PER_PEER_MAX:
-            raise ValueError("a peer has 32 bytes and few addresses")
-        if any(len(address) > 128 for address in self.addresses):
-            raise ValueError("an address is too long")
+        if len(self.peer) != 32:
+            raise ValueError("a peer is 32 bytes")
+        _check_addresses(self.addresses)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +72,12 @@ class Standing:
     def __post_init__(self) -> None:
         if len(self.instance) != 16 or len(self.layout) not in (0, 32):
             raise ValueError("an instance is 16 bytes, a layout digest 32")
-        if len(self.name) > 64 or len(self.version) > 64 or len(self.phase) > 16:
-            raise ValueError("a name, version or phase is too long")
+        _check_text(limits.NAME_CHARS_MAX, self.name, self.version, self.phase)
         if not 0 <= self.port < 65536 or not 0 <= self.step < 2**62:
             raise ValueError("the port or step is out of range")
-        if len(self.addresses) > limits.ADDRESSES_PER_PEER_MAX:
-            raise ValueError("too many addresses")
+        if self.loss is not None and not math.isfinite(self.loss):
+            raise ValueError("the loss is not finite")
+        _check_addresses(self.addresses)
         if len(self.introductions) > limits.PEERS_PER_PROBE_MAX:
             raise ValueError("too many introductions")
 
@@ -185,8 +185,8 @@ class Refuse:
 
     def __post_init__(self) -> None:
         _check_exchange(self.exchange)
-        if len(self.reason) > limits.REASON_CHARS_MAX or len(self.detail) > limits.DETAIL_CHARS_MAX:
-            raise ValueError("the reason or detail is too long")
+        _check_text(limits.REASON_CHARS_MAX, self.reason)
+        _check_text(limits.DETAIL_CHARS_MAX, self.detail)
 
 
 ExchangeMessage = Propose | Accept | Commit | More | Settled | Busy | Refuse
@@ -195,6 +195,18 @@ ExchangeMessage = Propose | Accept | Commit | More | Settled | Busy | Refuse
 def _check_exchange(value: bytes) -> None:
     if len(value) != 16:
         raise ValueError("an exchange id or nonce is 16 bytes")
+
+
+def _check_text(most: int, *texts: str) -> None:
+    """Texts of peers are shown in terminals, so nothing in them may steer one."""
+    if any(len(text) > most or not text.isprintable() for text in texts):
+        raise ValueError("a text is too long or not printable")
+
+
+def _check_addresses(addresses: tuple[str, ...]) -> None:
+    if len(addresses) > limits.ADDRESSES_PER_PEER_MAX:
+        raise ValueError("too many addresses")
+    _check_text(limits.ADDRESS_CHARS_MAX, *addresses)
 
 
 def _check_distances(*distances: float) -> None:

@@ -1,0 +1,55 @@
+"""One valid message of each kind, and a layout."""
+
+from typing import Any
+
+from covey.protocols.layout import Kind, Layout, Tensor
+from covey.protocols.messages import (
+    Accept,
+    Busy,
+    Commit,
+    ExchangeMessage,
+    Introduction,
+    Lineage,
+    More,
+    Phase,
+    Propose,
+    Refuse,
+    Settled,
+    Standing,
+    StateOffer,
+)
+
+SECRET = bytes(range(32))
+LINEAGE = Lineage(b"f" * 32, 12)
+LAYOUT = Layout(
+    (
+        Tensor("layers.0.weight", (64, 128)),
+        Tensor("layers.0.bias", (128,), "bfloat16"),
+        Tensor("scale", ()),
+        Tensor("norm.running_mean", (64,), "float32", Kind.BUFFER),
+    )
+)
+STANDING = Standing(
+    instance=b"i" * 16,
+    name="laptop",
+    version="0.1.0",
+    protocol=1,
+    port=4711,
+    addresses=("192.168.1.7:4711", "[fe80::1%eth0]:4711"),
+    phase=Phase.TRAINING,
+    layout=LAYOUT.digest,
+    lineage=LINEAGE,
+    step=1200,
+    loss=0.25,
+    introductions=(Introduction(b"p" * 32, ("10.0.0.2:4711",)), Introduction(b"q" * 32, ())),
+)
+EXCHANGE: list[ExchangeMessage] = [
+    Propose(b"e" * 16, "mod4", LINEAGE, 2.5, 1.0),
+    Accept(b"e" * 16, b"n" * 16, 3.0, float("inf")),
+    Commit(b"e" * 16),
+    More(b"e" * 16),
+    Settled(b"e" * 16, 0.75),
+    Busy(b"e" * 16),
+    Refuse(b"e" * 16, "codec", "unknown codec 'zip'"),
+]
+MESSAGES: list[Any] = [STANDING, StateOffer(b"d" * 32, 4096, LINEAGE, 7), *EXCHANGE]
