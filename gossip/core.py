@@ -43,7 +43,7 @@ from covey.protocols.messages import (
 )
 
 _REMEMBERED = 256  # exchanges whose late or repeated proposals are known for what they are
-_REFUSALS = ("not_ready", "lineage", "codec")  # the reasons that Refuse may give
+_REFUSALS = ("not_ready", "lineage", "codec", "abandoned")  # the reasons that Refuse may give
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +181,9 @@ class Core:
         if opened is None or (opened.peer, opened.exchange) != (sender, message.exchange):
             if isinstance(message, Commit):
                 raise Stale("the exchange is over")
-            return None  # an answer to an exchange we gave up
+            if isinstance(message, Accept):  # of a proposal we dropped: free the sender at once
+                return Outgoing(sender, Refuse(message.exchange, "abandoned"))
+            return None
         try:
             return self._advance(opened, message, payload, now)
         except RemoteError as error:
@@ -252,14 +254,14 @@ class Core:
         most = self.config.screening.undecoded_share
         if not opened.expects(message):
             raise Unsupported(f"{type(message).__name__} while {opened.state.name}")
+        if isinstance(message, Busy):
+            self._end(opened, "busy")
+            return None
+        if isinstance(message, Refuse):
+            reason = message.reason if message.reason in _REFUSALS else "refused"
+            self._end(opened, reason, _printable(message.detail))
+            return None
         if isinstance(opened, Proposer):
-            if isinstance(message, Busy):
-                self._end(opened, "busy")
-                return None
-            if isinstance(message, Refuse):
-                reason = message.reason if message.reason in _REFUSALS else "refused"
-                self._end(opened, reason, _printable(message.detail))
-                return None
             if isinstance(message, Accept):
                 return Outgoing(opened.peer, *opened.accepted(message, payload))
             if isinstance(message, More):

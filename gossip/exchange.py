@@ -2,7 +2,7 @@
 
     proposer                                   accepter
     PROPOSED   ── Propose(scales) ───────────► (try-lock; Busy or Refuse if it may not)
-               ◄────────── Accept(scales, layer 0) ──  ACCEPTED
+               ◄────────── Accept(scales, layer 0) ──  ACCEPTED      (Refuse: dropped meanwhile)
     COMMITTED  ── Commit(layer 0[, layer 1]) ──────►
                ◄── More(layer 1, layer 2) ───────────  CONTINUED     only if blocks are still unsure
     COMMITTED  ── Commit(layer 2) ─────────────────►
@@ -51,8 +51,8 @@ class State(Enum):
 _EXPECTED: dict[State, tuple[type, ...]] = {
     State.PROPOSED: (Accept, Busy, Refuse),
     State.COMMITTED: (More, Settled),
-    State.ACCEPTED: (Commit,),
-    State.CONTINUED: (Commit,),
+    State.ACCEPTED: (Commit, Refuse),
+    State.CONTINUED: (Commit, Refuse),
     State.DONE: (),
 }
 

@@ -40,6 +40,7 @@ class Replica:
         self.slow: Floats = np.zeros(layout.parameters, np.float32)
         self.momentum: Floats = np.zeros(layout.parameters, np.float32)
         self._unapplied: Floats | None = None  # an increment the learner has yet to apply
+        self._movement: Floats = np.zeros(blocks_in(layout.parameters), np.float32)
         self._history: list[Floats] = []
         self._typical: Floats = np.zeros(blocks_in(layout.parameters), np.float32)
 
@@ -53,6 +54,7 @@ class Replica:
         np.copyto(self.x, saved.x)
         np.copyto(self.slow, saved.slow)
         np.copyto(self.momentum, saved.momentum)
+        self._movement.fill(0)
         self._history.clear()
         self._typical = np.zeros_like(self._typical)
 
@@ -71,6 +73,8 @@ class Replica:
             return False
         if applied:
             self.applied()
+        split = self.parameters
+        self._movement += block_max(snapshot[:split], self.learner[:split])
         mixing.add_difference(self.x, snapshot, self.learner)
         np.copyto(self.learner, snapshot)
         return True
@@ -99,15 +103,20 @@ class Replica:
     def outer_step(self, step: OuterStep) -> None:
         """Close a period."""
         mixing.outer_step(self.x[: self.parameters], self.slow, self.momentum, step)
+        self._movement.fill(0)
 
     def rest(self) -> None:
         """Close a period with nobody to learn from: a lone node trains plainly, no momentum."""
         np.copyto(self.slow, self.x[: self.parameters])
         self.momentum.fill(0)
+        self._movement.fill(0)
 
     def movement(self) -> Floats:
-        """Largest local movement of each block since the last outer step."""
-        return block_max(self.x[: self.parameters], self.slow)
+        """Largest movement of each block by the learner since the last outer step.
+
+        By the learner alone: exchanges bring nodes together, so that they ask for no coarser scale.
+        """
+        return self._movement
 
     def typical(self) -> Floats:
         """Median over recent exchanges of each block's largest difference; zero without any."""
