@@ -2,48 +2,40 @@
 
 import asyncio
 import contextlib
-import json
+import importlib
 import logging
 import os
 import secrets
-import signal
 import sys
 import time
-from collections.abc import Coroutine
 from dataclasses import replace
 from importlib.metadata import version as installed_version
 from random import SystemRandom
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from covey.gossip import config as gossip
 from covey.gossip.membership import Config as MembershipConfig
 from covey.gossip.membership import Membership
-from covey.node import interfaces, store
+from covey.node import interfaces, remembered, store
 from covey.node.addresses import AddressBook, Source, format_address
 from covey.node.api import Api
 from covey.node.checkpoints import Checkpoints
 from covey.node.desk import Desk
+from covey.node.endings import Deadline, end_of_input, give_up, on_signals
 from covey.node.events import EventLog
-from covey.node.faults import OperatorError
+from covey.node.faults import OperatorError, file_faults
 from covey.node.handout import Handout
-from covey.node.home import (
-    Home,
-    Ports,
-    load_or_create_token,
-    load_ports,
-    save_ports,
-    write_atomically,
-)
-from covey.node.host import Host, Parts
+from covey.node.home import Home, Ports, load_or_create_token, load_ports, save_ports
+from covey.node.host import Host, Parts, learning_config
 from covey.node.learner_link import LearnerLink
 from covey.node.ledger import Ledger
 from covey.node.metrics import Metrics
 from covey.node.neighbours import Neighbours
 from covey.node.notify import Notifier
-from covey.node.overview import Facts, Overview
+from covey.node.overview import Facts, Overview, greeting
 from covey.node.peer_server import PeerServer
 from covey.node.report import DiscoveryReport, PeerReport, StatusReport
 from covey.node.settings import PEER_PORT, Settings
+from covey.node.tasks import Tasks
 from covey.node.tls import Credentials
 from covey.node.transport import Transport
 from covey.protocols import PROTOCOL, invite, limits
@@ -57,6 +49,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _STOP_S = 9.0  # from the first signal to the end, whatever hangs
+_GOODBYE_S = 2.0
 _SAVE_PEERS_S = 30.0
 
 
@@ -70,43 +63,39 @@ def run(
     logging.basicConfig(
         level=settings.log_level.upper(), format="%(levelname)s %(name)s: %(message)s"
     )
-    with home.lock():
-        return asyncio.run(_run(settings, home, script, until_eof))
+    deadline = Deadline(_STOP_S)
 
+    async def live() -> int:
+        node = Daemon(settings, home, deadline)
+        on_signals(node.signalled)
+        try:
+            await node.start()
+            code = await node.serve(script, until_eof)
+        finally:
+            await node.close()
+        return node.verdict(code)
 
-async def _run(settings: Settings, home: Home, script: list[str] | None, until_eof: bool) -> int:
-    node = Daemon(settings, home)
-    _handle_signals(node)
     try:
-        await node.start()
-        return await node.serve(script, until_eof)
+        with home.lock():
+            return asyncio.run(live())
     finally:
-        await node.close()
-
-
-def _handle_signals(node: "Daemon") -> None:
-    """The first signal stops in order, the second at once."""
-    loop = asyncio.get_running_loop()
-
-    def stop(number: int) -> None:
-        node.interrupted = number == signal.SIGINT
-        node.stop(now=node.stopping)
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop, number)
+        deadline.cancel()
 
 
 class Daemon:
     """One running node.  Implements api.Control."""
 
-    def __init__(self, settings: Settings, home: Home) -> None:
+    def __init__(self, settings: Settings, home: Home, deadline: Deadline | None = None) -> None:
+        """``deadline`` begins when the node is told to leave."""
         self.settings = settings
         self.home = home
         self.events = EventLog()
         self.metrics = Metrics()
         self.token = load_or_create_token(home)
         self.stopping = False
-        self.interrupted = False  # by the terminal, whose Ctrl-C reaches the script as well
+        self._interrupted = False  # by the terminal, whose Ctrl-C reaches the script as well
+        self._deadline = deadline
+        self._fault: BaseException | None = None  # why it ends by itself
         self._notifier = Notifier()
         self._stop = asyncio.Event()
         self._listening = False
@@ -132,6 +121,7 @@ class Daemon:
             lambda: self._desk.standing(),
             self.events,
             self.metrics,
+            self.failed,
         )
         handout = Handout(self.home.state / "handout")
         self._host = Host(
@@ -139,13 +129,14 @@ class Daemon:
                 me=me,
                 swarm=swarm_id(self._swarm.secret),
                 sealer=Sealer(self._identity, self._instance),
-                config=_learning(settings),
+                config=learning_config(settings),
                 neighbours=self._neighbours,
                 events=self.events,
                 metrics=self.metrics,
                 checkpoints=Checkpoints(self.home.checkpoints, settings.checkpoint_keep),
                 handout=handout,
                 checkpoint_every_s=settings.checkpoint_every_s,
+                on_bug=self.failed,
             )
         )
         self._neighbours.compare_with(lambda: self._host.layout)
@@ -171,14 +162,11 @@ class Daemon:
 
     async def start(self) -> None:
         """Listen everywhere.  Discovery goes on in the background.  Raises OperatorError."""
-        remembered, settings = load_ports(self.home), self.settings
-        port = await self._listen(remembered)
+        ports, settings = load_ports(self.home), self.settings
+        port = await self._listen(ports)
         addresses = await asyncio.to_thread(_addresses, settings.listen.host, port)
         self._desk.card = replace(self._desk.card, port=port, addresses=addresses)
         self._learn_addresses()
-        api_port = await self._api.start(self.home.api_socket, remembered.api)
-        save_ports(self.home, Ports(port, api_port))
-        await self._link.start()
         facts = Facts(
             id=self._identity.peer.text,
             name=settings.name,
@@ -189,37 +177,60 @@ class Daemon:
             swarm_name=self._swarm.name,
             codec=settings.codec,
             listen=f"{settings.listen.host}:{port}",
-            api=f"{settings.api.host}:{api_port}",
+            api="",  # not yet
             addresses=self._desk.card.addresses,
         )
         self._overview = Overview(facts, self._host, self._neighbours, self._ledger)
+        with file_faults("listen for learners at", self.home.link_socket):
+            await self._link.start()
+        api_port = await self._api.start(self.home.api_socket, ports.api)
+        self._overview.facts = facts = replace(facts, api=f"{settings.api.host}:{api_port}")
+        save_ports(self.home, Ports(port, api_port))
         self._listening = True
         self.events.emit("node.started", id=facts.id, listen=facts.listen, api=facts.api)
         self._notifier.ready(self._one_line())
-        self._greet(facts)
+        invitation = self.invite(0) if self._created else None
+        print(greeting(facts, invitation), file=sys.stderr, flush=True)  # stdout is the script's
 
     async def serve(self, script: list[str] | None, until_eof: bool) -> int:
         """Run until ``stop``; with a script until its end, whose exit code is returned."""
-        watchers: list[Coroutine[Any, Any, None]] = [
+        watchers = Tasks(self.failed)
+        for work in (
             self._neighbours.run(),
-            self._host.keep(),
             self._discover(),
             self._remember(),
             self._notifier.watch(),
-        ]
+        ):
+            watchers.spawn(work)
         if until_eof:
-            watchers.append(self._watch_stdin())
+            watchers.spawn(self._watch_stdin())
         exit_code = 0
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(work) for work in watchers]
+        try:
             if script:
                 exit_code = await self._supervise(script)
             else:
                 await self._stop.wait()
-            self.stopping = True
-            for task in tasks:
-                task.cancel()
+        finally:
+            self._leave()
+            await watchers.close()
         return exit_code
+
+    def signalled(self, now: bool, interrupted: bool) -> None:
+        self._interrupted = interrupted
+        self.stop(now)
+
+    def failed(self, error: BaseException) -> None:
+        """Something in the background has ended by itself: a half-dead node is worse than none."""
+        if not isinstance(error, OperatorError):
+            log.critical("a bug; this node ends", exc_info=error)
+        self._fault = self._fault or error
+        self.stop(now=False)
+
+    def verdict(self, exit_code: int) -> int:
+        """``exit_code``, or 1 after a bug.  Raises the OperatorError that ended the node."""
+        if isinstance(self._fault, OperatorError):
+            raise self._fault
+        return exit_code if self._fault is None else 1
 
     async def _supervise(self, script: list[str]) -> int:
         from covey.node.supervisor import Supervisor
@@ -232,28 +243,32 @@ class Daemon:
         supervisor = Supervisor(self.events.emit, lambda: bool(self._host.lineage.founder))
         learner = asyncio.create_task(supervisor.run(script, environ))
         stopped = asyncio.create_task(self._stop.wait())
-        await asyncio.wait({learner, stopped}, return_when=asyncio.FIRST_COMPLETED)
-        stopped.cancel()
-        if not learner.done():
-            await supervisor.stop(self.interrupted)
-        return await learner
+        try:
+            await asyncio.wait({learner, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if not learner.done():
+                await supervisor.stop(self._interrupted)
+            return await learner
+        finally:
+            stopped.cancel()
+            learner.cancel()
 
     async def close(self) -> None:
         """Say goodbye, save, stop listening: within _STOP_S, whatever hangs."""
-        self.stopping = self._desk.leaving = True
+        self._leave()
+        self._desk.leaving = True
         self._notifier.stopping()
-        asyncio.get_running_loop().call_later(_STOP_S, _give_up)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(2.0):
-                await self._neighbours.leave(self._desk.standing())
-        await self._link.close()
-        await self._host.close()
-        if self._discovery is not None:
-            await self._discovery.close()
-        self._save_peers()
-        await self._neighbours.close()
-        await self._server.close()
-        await self._api.close()
+        async with contextlib.AsyncExitStack() as steps:  # each, even if one before it fails
+            steps.push_async_callback(self._api.close)
+            steps.push_async_callback(self._neighbours.close)
+            steps.push_async_callback(self._save_peers)
+            if self._discovery is not None:
+                steps.push_async_callback(self._discovery.close)
+            steps.push_async_callback(self._host.close)
+            steps.push_async_callback(self._server.close)  # from here on nothing moves the model
+            steps.push_async_callback(self._link.close)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_GOODBYE_S):
+                    await self._neighbours.leave(self._desk.standing())
 
     # --- api.Control -----------------------------------------------------------------------------
 
@@ -286,18 +301,18 @@ class Daemon:
 
     def stop(self, now: bool) -> None:
         if now:
-            _give_up()
-        self.stopping = True
+            give_up()
+        self._leave()
         self._stop.set()
 
     # --- inside ----------------------------------------------------------------------------------
 
-    async def _listen(self, remembered: Ports) -> int:
+    async def _listen(self, ports: Ports) -> int:
         """The peer port: as set, else the remembered or usual one, else any that is free."""
         host, port = self.settings.listen.host, self.settings.listen.port
         if port is not None:
             return await self._server.start(host, port)
-        for candidate in (remembered.peer or PEER_PORT, 0):
+        for candidate in (ports.peer or PEER_PORT, 0):
             try:
                 return await self._server.start(host, candidate)
             except OperatorError:
@@ -309,27 +324,30 @@ class Daemon:
         now = time.monotonic()
         for address in (*self.settings.peers, *self._swarm.addresses):
             self._book.learn(address, Source.STATIC, now)
-        with contextlib.suppress(FileNotFoundError, ValueError):  # only a hint
-            self._book.restore(json.loads(self.home.peers_file.read_bytes()), now)
+        remembered.recall(self.home.peers_file, self._book)
 
-    def _save_peers(self) -> None:
-        try:
-            plain = json.dumps(self._book.plain()).encode()
-            write_atomically(self.home.peers_file, plain + b"\n")
-        except OperatorError as error:
-            log.warning("the peers' addresses are not kept: %s", error)
+    async def _save_peers(self) -> None:
+        await asyncio.to_thread(remembered.keep, self.home.peers_file, self._book.plain())
 
     async def _remember(self) -> None:
         while True:
             await asyncio.sleep(_SAVE_PEERS_S)
-            self._save_peers()
+            await self._save_peers()
             self._notifier.status(self._one_line())
+
+    def _leave(self) -> None:
+        """From now on the end is due."""
+        self.stopping = True
+        if self._deadline is not None:
+            self._deadline.begin()
 
     async def _discover(self) -> None:
         """Announce this node and look for others, where the network lets us."""
         if not self.settings.mdns:
             return
-        from covey.node.discovery import Announcement, Discovery  # zeroconf is slow to import
+        # zeroconf is slow to import.
+        await asyncio.to_thread(importlib.import_module, "covey.node.discovery")
+        from covey.node.discovery import Announcement, Discovery
 
         announcement = Announcement(
             self._identity.peer,
@@ -348,11 +366,7 @@ class Daemon:
 
     async def _watch_stdin(self) -> None:
         """Stop when whoever started us has gone."""
-        reader = asyncio.StreamReader()
-        protocol = asyncio.StreamReaderProtocol(reader)
-        await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, sys.stdin)
-        while await reader.read(4096):
-            pass
+        await end_of_input()
         self.stop(now=False)
 
     def _one_line(self) -> str:
@@ -361,36 +375,8 @@ class Daemon:
         training, swarm = status.training, status.swarm
         return f"{training.state}, step {training.step}, {swarm.alive} of {swarm.members} alive"
 
-    def _greet(self, facts: Facts) -> None:
-        """On standard error: standard output belongs to the script."""
-        lines = [
-            f"covey {facts.version}: node {facts.name} ({self._identity.peer.short}) of swarm "
-            f"{facts.swarm_name!r}, status at http://{facts.api}/api/v1/status"
-        ]
-        if self._created:
-            lines += [
-                "A new swarm.  On each further machine, once:",
-                f"    covey join {self.invite(0)}",
-            ]
-        print("\n".join(lines), file=sys.stderr, flush=True)
-
-
-def _learning(settings: Settings) -> gossip.Config:
-    """Raises OperatorError for an outer step that would diverge."""
-    try:
-        outer = gossip.OuterStep(settings.outer_momentum, settings.outer_rate)
-        return gossip.Config(codec=settings.codec, exchanges=settings.exchanges, outer=outer)
-    except ValueError as error:
-        raise OperatorError(str(error), "correct outer_momentum or outer_rate") from error
-
 
 def _addresses(host: str, port: int) -> tuple[str, ...]:
     """Where peers may reach a node that listens on ``host``."""
     found = interfaces.reachable(interfaces.survey(), host)
     return tuple(format_address(i.address, port) for i in found[: limits.ADDRESSES_PER_PEER_MAX])
-
-
-def _give_up() -> None:
-    """End at once: what must not be lost is on disk already."""
-    log.warning("stopping without a goodbye")
-    os._exit(1)

@@ -6,27 +6,24 @@ on the core's worker thread; here is only the order of things.
 """
 
 import asyncio
-import contextlib
 import functools
-import logging
 import math
 import time
-from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Protocol
 
 from covey.gossip.core import Outcome
 from covey.node.conversation import Conversation, Courier
 from covey.node.events import EventLog
 from covey.node.learner_link import Attachment
 from covey.node.metrics import Metrics
-from covey.protocols.errors import RemoteError
+from covey.node.tally import Tally
+from covey.node.tasks import OnBug, Tasks
 from covey.protocols.identity import PeerId
 from covey.protocols.layout import Layout
 from covey.protocols.link import SettledReport
 from covey.protocols.messages import Lineage, Phase
-
-log = logging.getLogger(__name__)
 
 _PACE_PER_EXCHANGE = 10.0  # automatic cadence: exchanges take at most a tenth of the time
 _PACE_LEAST_S = 0.5
@@ -47,31 +44,8 @@ class Flock(Courier, Protocol):
     def anybody_training(self, layout: bytes) -> bool:
         """Whether a peer with this layout still trains."""
 
-    def rejected(self, peer: PeerId | None, error: RemoteError) -> None:
-        """Count what a peer did wrong."""
-
     def tell(self) -> None:
         """This node's standing has changed: let the peers know now, not at the next probe."""
-
-
-@dataclass(slots=True)
-class Tally:
-    """Counts for status and metrics.  Exchanges are those completed, in either role."""
-
-    exchanges: int = 0
-    applied: int = 0
-    busy: int = 0
-    failed: int = 0
-    outer_steps: int = 0
-    last_merge_s: float | None = None  # epoch
-    last_peer: PeerId | None = None
-    distance: float | None = None  # relative to |x|, smoothed
-    trend: float | None = None
-    apart: dict[PeerId, float] = field(default_factory=dict)  # relative, when last met
-    reasons: dict[str, int] = field(default_factory=dict)  # of exchanges that moved nothing
-    per_peer: dict[PeerId, int] = field(default_factory=dict)
-    values: dict[str, float] = field(default_factory=dict)  # what the script logged last
-    steps_per_s: float | None = None
 
 
 class Learning:
@@ -84,6 +58,7 @@ class Learning:
         flock: Flock,
         events: EventLog,
         metrics: Metrics,
+        on_bug: OnBug,
     ) -> None:
         self.layout = layout
         self.tally = Tally()
@@ -102,10 +77,12 @@ class Learning:
         self._between = asyncio.Event()  # set while no period is under way
         self._applied = asyncio.Event()  # set while the learner has applied all increments
         self._applied_later = False
-        self._unready: dict[PeerId, float] = {}  # until when not to ask a peer
+        self._handing = asyncio.Lock()  # from the difference until it is published
         self._prepared = 0  # increments made for this learner; counted on the worker
         self._moved = False  # x has moved since the last increment
-        self._tasks: set[asyncio.Task[None]] = set()
+        self.moves = 0  # of x, ever: whether there is something to save
+        self._unready: dict[PeerId, float] = {}  # until when a peer is not asked
+        self._tasks = Tasks(on_bug)
         self._timed = (time.monotonic(), 0)
 
     # --- the learner -----------------------------------------------------------------------------
@@ -118,14 +95,23 @@ class Learning:
     def lineage(self) -> Lineage:
         return self._core.lineage
 
-    def train(self, attachment: Attachment) -> None:
-        """The learner has the model (welcome.py saw to it): its snapshots drive us from now on."""
+    async def train(self, attachment: Attachment, replace: bool) -> None:
+        """Start the learner, which has x or (``replace``) is given it: its snapshots drive us then.
+
+        x may have moved since the learner was given it, but only the replica knows by how much.
+        """
         self._attachment = attachment
         self._prepared = 0
-        self._applied.set()
+        self._note_move()
+        if replace:
+            self._applied.clear()
+        else:
+            self._applied.set()
         self.phase, self.reason = Phase.TRAINING, ""
         self._core.accepting = True
-        self._spawn(self._periods(attachment))
+        attachment.lineage = self._core.lineage
+        await attachment.start(replace)
+        self._tasks.spawn(self._periods(attachment))
 
     def snapshot(self, attachment: Attachment, applied: int) -> None:
         """A snapshot waits; it is taken when no exchange is open."""
@@ -141,48 +127,47 @@ class Learning:
             self._applied_later = True  # the waiting snapshot was taken before
             return
         await self.runner.run(self._core.replica.applied)
-        if attachment.increment_free:
-            self._applied.set()
+        self._applied.set()
         await self._hand_over(attachment)
 
     def settle(self, attachment: Attachment) -> None:
         """Training is over: exchange until the flock agrees, then tell the learner."""
         self.phase = Phase.SETTLING
         self._flock.tell()
-        self._spawn(self._settle(attachment))
+        self._tasks.spawn(self._settle(attachment))
 
     def gone(self, clean: bool) -> None:
         """The learner has left, or (not ``clean``) crashed: then the node keeps its place."""
+        self._tasks.cancel()
         self._attachment = None
         self._waiting = None
         self._arrived.clear()
+        self._between.clear()
         self._applied_later = False
-        self.phase = Phase.IDLE if clean else Phase.PAUSED
-        self.reason = "" if clean else "the learner stopped without a goodbye"
-        self._core.accepting = not clean
+        holds = not clean and bool(self._core.lineage.founder)
+        self.phase = Phase.PAUSED if holds else Phase.IDLE
+        self.reason = "the learner stopped without a goodbye" if holds else ""
+        self._core.accepting = holds
         self._flock.tell()
-        for task in self._tasks:
-            task.cancel()
 
     def mixed(self, outcomes: list[Outcome]) -> None:
         """Exchanges have ended: count them, and pass on what they moved."""
         for outcome in outcomes:
-            self._count(outcome)
-        attachment = self._attachment
-        if self._moved and attachment is not None and not self._core.due:
-            self._spawn(self._hand_over(attachment))
+            self.tally.count(outcome, self._core.relative(outcome.distance), self._events)
+            if outcome.reason == "not_ready":
+                self._unready[outcome.peer] = time.monotonic() + _UNREADY_S
+            if outcome.reason != "busy":  # refused parameters may come with accepted buffers
+                self._note_move()
+        if self._between.is_set():  # else the period's end hands over
+            self._pass_on()
 
     def adopted(self) -> None:
-        """The model was replaced by another lineage's while the learner trains on."""
-        self._moved = True
-        if self._attachment is not None:
-            self._spawn(self._hand_over(self._attachment))
+        """The model was replaced by another lineage's, perhaps while the learner trains on."""
+        self._note_move()
+        self._pass_on()
 
     async def close(self) -> None:
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._tasks.close()
 
     # --- periods ---------------------------------------------------------------------------------
 
@@ -191,6 +176,7 @@ class Learning:
         while self._attachment is attachment:
             if self._waiting is None:
                 self._between.set()
+                self._pass_on()
             await self._arrived.wait()
             self._arrived.clear()
             await self._take(attachment)
@@ -198,8 +184,8 @@ class Learning:
             alone = not self._partners()
             await self._exchange(self._core.config.exchanges)
             await self.runner.run_idle(functools.partial(self._core.close_period, alone))
-            self.tally.outer_steps += 1
-            self._moved = True
+            self.tally.outer_steps += not alone
+            self._note_move()
             await self._hand_over(attachment)
             spent = (time.monotonic() - started) * _PACE_PER_EXCHANGE
             await attachment.pace(min(max(spent, _PACE_LEAST_S), _PACE_MOST_S))
@@ -221,27 +207,21 @@ class Learning:
         if not finite:
             self._events.emit("train.error", step=attachment.step, why="the model is not finite")
             self.reason = "the learner's parameters are not finite; its progress is not shared"
-        elif self.reason:
-            self.reason = ""
+            return
+        self.reason = ""
+        self.moves += 1
 
     async def _exchange(self, count: int) -> None:
         """Propose ``count`` exchanges, one after the other, to whoever is free."""
         core = self._core
         await self.runner.run(lambda: core.open_period(count))
         while core.due:
-            partners = self._partners()
-            propose = functools.partial(core.propose, partners, time.monotonic())
-            out = await self.runner.run_idle(propose)
-            if out is None:
-                return
             busy, completed = self.tally.busy, self.tally.exchanges
-            started = time.monotonic()
-            try:
-                await self.conversation.converse(out)
-            except RemoteError as error:
-                self._flock.rejected(out.peer, error)
+            took_s = await self.conversation.propose(self._partners())
+            if took_s is None:
+                return
             if self.tally.exchanges > completed:
-                self._metrics.exchanged(time.monotonic() - started)
+                self._metrics.exchanged(took_s)
             if self.tally.busy > busy:
                 # Uniform in one to two exchanges' time, so that two that collided do not again.
                 share = 1 + core.chance()
@@ -253,25 +233,31 @@ class Learning:
         now = time.monotonic()
         return [peer for peer in found if self._unready.get(peer, 0.0) < now]
 
+    def _note_move(self) -> None:
+        self._moved = True
+        self.moves += 1
+
+    def _pass_on(self) -> None:
+        if self._moved and self._attachment is not None:
+            self._tasks.spawn(self._hand_over(self._attachment))
+
     async def _hand_over(self, attachment: Attachment) -> None:
         """Give the learner x minus what it has, if anything moved and it can take it."""
-        if not self._moved or not attachment.started or attachment.closed:
-            return
-        if not attachment.increment_free or self._core.replica.outstanding:
-            return  # its Applied brings us here again
-        self._moved = False
 
         def difference() -> bool:
-            replica = self._core.replica
-            if replica.outstanding or not replica.increment(attachment.increment):
+            if not self._core.replica.increment(attachment.increment):
                 return False
             self._prepared += 1
             return True
 
-        if await self.runner.run(difference):
-            attachment.lineage = self._core.lineage
-            self._applied.clear()
-            await attachment.publish()
+        async with self._handing:
+            if not self._moved or not self._applied.is_set() or attachment.closed:
+                return  # its Applied brings us here again
+            self._moved = False
+            if await self.runner.run(difference):
+                attachment.lineage = self._core.lineage
+                self._applied.clear()
+                await attachment.publish()
 
     # --- settling --------------------------------------------------------------------------------
 
@@ -304,64 +290,20 @@ class Learning:
     async def _last_increment(self, attachment: Attachment) -> None:
         """Publish whatever is left; all earlier increments must have been applied first."""
         self._core.accepting = False
-        with contextlib.suppress(TimeoutError):
+        with suppress(TimeoutError):
             async with asyncio.timeout(_APPLY_S):
-                await self._applied.wait()
-        await self.runner.run_idle(lambda: None)
-        await self._hand_over(attachment)
+                await self.runner.run_idle(lambda: None)  # from here on x stands still
+        deadline = asyncio.get_running_loop().time() + _APPLY_S
+        with suppress(TimeoutError):
+            while self._moved:
+                async with asyncio.timeout_at(deadline):
+                    await self._applied.wait()
+                await self._hand_over(attachment)
 
     # --- counting --------------------------------------------------------------------------------
-
-    def _count(self, outcome: Outcome) -> None:
-        tally = self.tally
-        if outcome.distance:
-            self._note_distance(outcome.peer, self._core.relative(outcome.distance))
-        if not outcome.reason:
-            tally.exchanges += 1
-            tally.applied += 1
-            tally.per_peer[outcome.peer] = tally.per_peer.get(outcome.peer, 0) + 1
-            tally.last_merge_s, tally.last_peer = time.time(), outcome.peer
-            self._moved = True
-        elif outcome.reason == "busy":
-            tally.busy += 1
-        else:
-            tally.failed += 1
-            tally.reasons[outcome.reason] = tally.reasons.get(outcome.reason, 0) + 1
-            if outcome.reason == "not_ready":
-                self._unready[outcome.peer] = time.monotonic() + _UNREADY_S
-        kind = "merge.applied" if not outcome.reason else "merge.none"
-        if outcome.reason != "busy":
-            self._events.emit(
-                kind,
-                peer=outcome.peer.short,
-                reason=outcome.reason,
-                detail=outcome.detail,
-                distance=outcome.distance,
-                factor=outcome.factor,
-                proposed=outcome.proposed,
-            )
-
-    def _note_distance(self, peer: PeerId, distance: float) -> None:
-        tally = self.tally
-        tally.apart[peer] = distance
-        before = tally.distance
-        tally.distance = distance if before is None else 0.5 * before + 0.5 * distance
-        tally.trend = None if before is None else tally.distance - before
 
     def _time_steps(self) -> None:
         now, (then, before) = time.monotonic(), self._timed
         if now > then and self.step > before:
             self.tally.steps_per_s = (self.step - before) / (now - then)
         self._timed = (now, self.step)
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            # Our bug, by construction: peers' and operators' faults are handled where they arise.
-            log.critical("learning stopped", exc_info=task.exception())
-            self.reason = "learning stopped by a bug; see the log"

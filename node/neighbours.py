@@ -7,8 +7,7 @@ probes' business (gossip.membership).  This is the only loop that joins those th
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from covey.gossip import lineage as lineages
 from covey.gossip.membership import Change, Kind, Life, Member, Membership
@@ -16,6 +15,7 @@ from covey.node.addresses import AddressBook, Source, format_address
 from covey.node.events import EventLog
 from covey.node.metrics import Metrics
 from covey.node.streams import Buffer
+from covey.node.tasks import OnBug, Tasks
 from covey.node.transport import Transport
 from covey.node.unreachable import Kind as Obstacle
 from covey.node.unreachable import Unreachable
@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 _TURN_S = 0.25  # the longest sleep of the loop: how late a new address is dialled
 _LOOK_AROUND_S = 3.0  # an announcement takes 1.7 s, an answer to a browse 0.1 s
+_LOOK_AROUND_MOST_S = 12.0  # as a dial to an address that swallows everything takes 8 s
 _DIALS_MAX = 8  # at once
 
 
@@ -44,6 +45,7 @@ class Neighbours:
         standing: Callable[[], Standing],
         events: EventLog,
         metrics: Metrics,
+        on_bug: OnBug,
     ) -> None:
         self.membership = membership
         self.book = book
@@ -55,10 +57,9 @@ class Neighbours:
         self._standing = standing
         self._events = events
         self._metrics = metrics
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks(on_bug)
         self._dialling: set[str] = set()
         self._began = time.monotonic()
-        self._layouts: dict[bytes, Layout] = {}  # of peers, by digest
         self._own_layout: Callable[[], Layout | None] = lambda: None
 
     def compare_with(self, layout: Callable[[], Layout | None]) -> None:
@@ -95,13 +96,14 @@ class Neighbours:
 
     def looked_around(self) -> bool:
         """Whether whoever is there would have been found by now."""
-        waited = time.monotonic() - self._began >= _LOOK_AROUND_S
-        return waited and not self._dialling
+        waited_s = time.monotonic() - self._began
+        # Whoever announces one false address after the other must not keep us looking.
+        return waited_s >= (_LOOK_AROUND_MOST_S if self._dialling else _LOOK_AROUND_S)
 
     def tell(self) -> None:
         """Let the peers know this node's standing now, not at the next probe."""
         for member in self.membership.alive():
-            self._spawn(self._probe(member.peer))
+            self._tasks.spawn(self._probe(member.peer))
 
     async def exchange(
         self, peer: PeerId, sealed: bytes, payload: Buffer, limit: int, timeout_s: float
@@ -153,9 +155,9 @@ class Neighbours:
             for address in self.book.due(now)[: _DIALS_MAX - len(self._dialling)]:
                 if address not in self._dialling:
                     self._dialling.add(address)
-                    self._spawn(self._dial(address))
+                    self._tasks.spawn(self._dial(address))
             for peer in self.membership.to_probe(now):
-                self._spawn(self._probe(peer))
+                self._tasks.spawn(self._probe(peer))
             pause = min(_TURN_S, max(0.01, self.membership.deadline() - time.monotonic()))
             expected = time.monotonic() + pause
             await asyncio.sleep(pause)
@@ -173,10 +175,7 @@ class Neighbours:
         await asyncio.gather(*(say(member) for member in self.membership.alive()))
 
     async def close(self) -> None:
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._tasks.close()
         await self._transport.close()
 
     # --- inside ----------------------------------------------------------------------------------
@@ -251,7 +250,7 @@ class Neighbours:
             self.notes.pop(peer, None)
         elif peer not in self.notes:
             self.notes[peer] = "trains another model"
-            self._spawn(self._explain(peer, standing, own))
+            self._tasks.spawn(self._explain(peer, standing, own))
 
     async def _explain(self, peer: PeerId, standing: Standing, own: Layout) -> None:
         try:
@@ -274,15 +273,6 @@ class Neighbours:
                 continue
             self._events.emit(f"peer.{change.after}", peer=change.peer.short, why=change.why)
             if change.after in (Life.DEAD, Life.LEFT):
+                self.notes.pop(change.peer, None)
                 self.on_death(change.peer)
-                self._spawn(self._transport.drop(change.peer))
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            log.critical("a bug in talking to a peer", exc_info=task.exception())
+                self._tasks.spawn(self._transport.drop(change.peer))

@@ -37,6 +37,17 @@ class Facts:
     started: float = field(default_factory=time.monotonic)
 
 
+def greeting(facts: Facts, invitation: str | None) -> str:
+    """What a node prints when it has started; ``invitation`` is that of a swarm it created."""
+    lines = [
+        f"covey {facts.version}: node {facts.name} ({facts.id[:7]}) of swarm {facts.swarm_name!r}, "
+        f"status at http://{facts.api}/api/v1/status"
+    ]
+    if invitation is not None:
+        lines += ["A new swarm.  On each further machine, once:", f"    covey join {invitation}"]
+    return "\n".join(lines)
+
+
 class Overview:
     """Builds the reports on demand; keeps nothing but the rates."""
 
