@@ -139,6 +139,26 @@ def test_a_cut_body_is_counted_and_its_slot_is_free_again() -> None:
 
     asyncio.run(go())
 
+def test_a_peer_that_hangs_up_before_the_answer_is_not_at_fault(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def go() -> None:
+        async with members(SECRET, SECRET) as (one, two):
+            two.handler.gate = asyncio.Event()
+            _, writer = await one.connect(two)
+            writer.write(post("/p/exchange", one.sealed()))
+            await until(lambda: two.handler.exchanges)
+            writer.transport.abort()
+            visits = two.server._listener._visits.values()
+            await until(lambda: all(visit.transport.is_closing() for visit in visits))
+            two.handler.gate.set()
+            await until(lambda: two.server._exchanges._of.total() == 0)
+            assert two.handler.reasons == []
+
+    with caplog.at_level("ERROR"):
+        asyncio.run(go())
+    assert not caplog.records
+
 
 def test_a_reader_that_does_not_read_is_dropped(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
