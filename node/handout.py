@@ -4,8 +4,10 @@ A file does not change while a joiner reads it, however long that takes, and tra
 """
 
 import hashlib
+import os
 import time
 from collections import OrderedDict
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -42,9 +44,13 @@ class Handout:
         with file_faults("write a copy of the model to", self._folder):
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             temporary = path.with_suffix(".tmp")
-            temporary.write_bytes(data)
-            temporary.chmod(0o600)
-            temporary.rename(path)
+            try:
+                descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+                with open(descriptor, "wb") as file:
+                    file.write(data)
+                temporary.rename(path)
+            finally:
+                temporary.unlink(missing_ok=True)
         self._files[offer.digest] = path
         self._files.move_to_end(offer.digest)
         while len(self._files) > _KEPT:
@@ -56,7 +62,9 @@ class Handout:
         return self._files.get(digest)
 
     def clear(self) -> None:
-        """Remove every copy."""
-        while self._files:
-            self._files.popitem()[1].unlink(missing_ok=True)
+        """Remove every copy, and what a killed node left behind."""
         self._latest = None
+        self._files.clear()
+        for path in self._folder.glob("state-*"):
+            with suppress(OSError):  # it is in nobody's way
+                path.unlink()
