@@ -3,6 +3,7 @@
 import hashlib
 import json
 import resource
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,6 @@ import pytest
 from safetensors.numpy import load_file
 
 from covey.gossip.replica import Saved
-from covey.node import checkpoints as module
 from covey.node.checkpoints import Checkpoint, Checkpoints
 from covey.node.faults import OperatorError
 from covey.protocols.layout import Kind, Layout, Tensor
@@ -108,7 +108,7 @@ def test_the_last_is_the_newest_when_the_clock_was_set_back(
     store: Checkpoints, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     times = iter([5000.0, 5000.0, 1000.0, 20.0, 10.0, 9.0])
-    monkeypatch.setattr(module.time, "time", lambda: next(times))
+    monkeypatch.setattr(time, "time", lambda: next(times))
     for step in range(6):
         store.save(saved(step), LAYOUT, LINEAGE, step)
         assert newest(store).step == step

@@ -2,12 +2,12 @@
 
 import hashlib
 import resource
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from covey.node import handout as module
 from covey.node.faults import OperatorError
 from covey.node.handout import Handout
 from covey.protocols.messages import Lineage
@@ -46,7 +46,7 @@ def test_it_is_offered_again_while_it_is_fresh(
     handout: Handout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [100.0]
-    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     assert handout.fresh(LINEAGE) is None
     offer = handout.write(VECTOR, LINEAGE, 1)
     now[0] += 4.9
