@@ -8,7 +8,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -23,6 +23,7 @@ from covey.node import interfaces
 from covey.node.announcement import SERVICE, Announcement, Claim, claim, records
 from covey.node.ear import Ear
 from covey.node.interfaces import Interface
+from covey.node.tasks import Tasks
 from covey.protocols import limits
 
 __all__ = ["Announcement", "Discovery", "State", "Status"]
@@ -69,7 +70,7 @@ class Discovery:
         self._announcement = announcement
         self._found = found
         self._status = Status(State.STARTING, "looking at the network interfaces")
-        self._task: asyncio.Task[None] | None = None
+        self._tasks = Tasks(self._failed)
 
     @property
     def status(self) -> Status:
@@ -79,22 +80,19 @@ class Discovery:
         """Begin in the background; nothing waits for it."""
         # What zeroconf logs with tracebacks, packet by packet, is told by the status in one line.
         logging.getLogger("zeroconf").setLevel(logging.CRITICAL)
-        self._task = asyncio.get_running_loop().create_task(self._run(), name="discovery")
+        self._tasks.spawn(self._run())
 
     async def close(self) -> None:
         """Say goodbye, within about a second."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
-            if not self._task.cancelled():
-                self._task.result()  # a bug shows here at the latest
+        await self._tasks.close()
         self._status = Status(State.OFF, "stopped")
 
     async def _run(self) -> None:
         """One session after another: a new one whenever the interfaces change."""
         while True:
             chosen = await self._choose()
-            session = _Session(self._announcement, chosen, self._found, self._tell)
+            tasks = Tasks(self._failed)
+            session = _Session(self._announcement, chosen, self._found, self._tell, tasks)
             try:
                 try:
                     await session.open()
@@ -111,6 +109,11 @@ class Discovery:
             level = logging.WARNING if state in (State.SILENT, State.FAILED) else logging.INFO
             _log.log(level, "discovery is %s: %s", state, detail)
         self._status = Status(state, detail)
+
+    def _failed(self, bug: BaseException) -> None:
+        """Discovery is a help only: the node goes on with the peers it is told of."""
+        _log.critical("a bug in discovery", exc_info=bug)
+        self._tell(State.FAILED, f"stopped by a bug ({bug!r}); {_FIX}")
 
     async def _choose(self) -> list[Interface]:
         found = await asyncio.to_thread(interfaces.survey)
@@ -141,6 +144,7 @@ class _Session:
         chosen: list[Interface],
         found: Found,
         tell: Callable[[State, str], None],
+        tasks: Tasks,
     ) -> None:
         self._chosen = chosen
         self._found = found
@@ -151,7 +155,7 @@ class _Session:
         self._records = records(announcement, self._label, chosen)
         self._claims: dict[str, Claim] = {}  # by service name
         self._resolving: set[str] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = tasks
         self._zeroconf: AsyncZeroconf | None = None
         self._browser: AsyncServiceBrowser | None = None
         self._ear: Ear | None = None
@@ -170,19 +174,15 @@ class _Session:
         announcing = await self._zeroconf.async_register_service(
             self._records, cooperating_responders=True
         )
-        self._spawn(_finish(announcing))
+        self._tasks.spawn(_finish(announcing))
         self._browser = AsyncServiceBrowser(
             self._zeroconf.zeroconf, SERVICE, handlers=[self._heard_of]
         )
-        self._spawn(self._test(self._zeroconf, self._ear))
-        self._spawn(self._remind())
+        self._tasks.spawn(self._test(self._zeroconf, self._ear))
+        self._tasks.spawn(self._remind())
 
     async def close(self) -> None:
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        await self._tasks.close()
         if self._ear is not None:
             self._ear.close()
         if self._zeroconf is None:
@@ -197,11 +197,6 @@ class _Session:
         with suppress(OSError, TimeoutError, zeroconf.Error):
             async with asyncio.timeout(GOODBYE_S):
                 await self._zeroconf.async_close()
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     async def _test(self, zero: AsyncZeroconf, ear: Ear) -> None:
         """Find out whether our own announcement comes back, and keep trying while it does not."""
@@ -249,7 +244,7 @@ class _Session:
             and len(self._resolving) + len(self._claims) < limits.UNVERIFIED_MAX
         ):
             self._resolving.add(name)
-            self._spawn(self._resolve(zeroconf, name))
+            self._tasks.spawn(self._resolve(zeroconf, name))
 
     async def _resolve(self, zero: zeroconf.Zeroconf, name: str) -> None:
         """Ask for what is behind ``name`` and pass on the addresses of our swarm's nodes."""

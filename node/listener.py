@@ -7,11 +7,12 @@ begun or failed.  A proven member's connection goes to aiohttp, with a deadline 
 import asyncio
 import logging
 import socket
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from ipaddress import ip_address
 
 from covey.node.door import Door
 from covey.node.faults import OperatorError
+from covey.node.tasks import OnBug, Tasks
 from covey.node.tls import PeerContext, PeerSocket, handshake
 from covey.protocols.errors import Forged, RemoteError, TooLarge
 from covey.protocols.identity import PeerId
@@ -50,13 +51,17 @@ class Listener:
     """Accepts members on one port.  ``rejected`` counts who is none."""
 
     def __init__(
-        self, context: PeerContext, rejected: Callable[[PeerId | None, RemoteError], None]
+        self,
+        context: PeerContext,
+        rejected: Callable[[PeerId | None, RemoteError], None],
+        on_bug: OnBug,
     ) -> None:
         self._visits: dict[PeerSocket, Visit] = {}
         self._context = context
         self._rejected = rejected
         self._door = Door()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks(on_bug)
+        self._waiting: set[socket.socket] = set()  # accepted, and not yet greeted
         self._socket: socket.socket | None = None
 
     def start(self, host: str, port: int, factory: Callable[[], asyncio.Protocol]) -> int:
@@ -72,17 +77,15 @@ class Listener:
                 f"cannot listen for peers on {host or '::'} port {port}: {why}",
                 "choose another with --listen HOST:PORT (port 0 takes a free one)",
             ) from error
-        self._spawn(self._accept(self._socket, factory))
+        self._tasks.spawn(self._accept(self._socket, factory))
         chosen: int = self._socket.getsockname()[1]
         return chosen
 
     async def stop(self) -> None:
         """Accept nothing more and give up the handshakes that are under way."""
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        await self._tasks.close()
+        for connection in self._waiting:
+            connection.close()
         if self._socket is not None:
             self._socket.close()
 
@@ -100,11 +103,6 @@ class Listener:
             self._visits[encrypted] = found
         return found
 
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
     async def _accept(
         self, listener: socket.socket, factory: Callable[[], asyncio.Protocol]
     ) -> None:
@@ -116,16 +114,19 @@ class Listener:
                 _log.warning("cannot accept a peer's connection: %s", error)
                 await asyncio.sleep(0.1)
                 continue
+            self._waiting.add(connection)
             host = host_of(address)
             if self._door.admit(host, self._is_trusted(host), loop.time()):
-                self._spawn(self._greet(connection, host, factory))
+                self._tasks.spawn(self._greet(connection, host, factory))
             else:
+                self._waiting.discard(connection)
                 connection.close()
 
     async def _greet(
         self, connection: socket.socket, host: str, factory: Callable[[], asyncio.Protocol]
     ) -> None:
         """Shake hands with one client; the factory's protocol takes over if it is a member."""
+        self._waiting.discard(connection)
         loop = asyncio.get_running_loop()
         well: bool | None = None
         with handshake() as record:
@@ -167,6 +168,11 @@ class Listener:
         if any(v.host == host and not v.transport.is_closing() for v in self._visits.values()):
             return True
         return ip_address(host.partition("%")[0]).is_loopback
+
+
+def log_bug(bug: BaseException) -> None:
+    """What becomes of a bug where nobody asked to be told."""
+    _log.critical("a bug at the peer port", exc_info=bug)
 
 
 def host_of(address: tuple[object, ...]) -> str:

@@ -14,8 +14,9 @@ from typing import Protocol
 from aiohttp import web
 
 from covey.node import streams
-from covey.node.listener import IDLE_S, LINGER_S, Listener, host_of
+from covey.node.listener import IDLE_S, LINGER_S, Listener, host_of, log_bug
 from covey.node.streams import Buffer
+from covey.node.tasks import OnBug
 from covey.node.tls import Credentials, PeerSocket
 from covey.protocols import PROTOCOL, limits, packing
 from covey.protocols.envelope import Opened
@@ -67,9 +68,11 @@ class PeerHandler(Protocol):
 
 
 class PeerServer:
-    """Serves peers on one port until closed."""
+    """Serves peers on one port until closed.  ``on_bug`` gets what ends it before that."""
 
-    def __init__(self, credentials: Credentials, handler: PeerHandler) -> None:
+    def __init__(
+        self, credentials: Credentials, handler: PeerHandler, on_bug: OnBug = log_bug
+    ) -> None:
         self._handler = handler
         self._exchanges = _Slots()
         self._transfers = _Slots()
@@ -84,7 +87,7 @@ class PeerServer:
             read_bufsize=streams.READ_BUFFER_BYTES,
             shutdown_timeout=1.0,
         )
-        self._listener = Listener(credentials.server_context(), handler.rejected)
+        self._listener = Listener(credentials.server_context(), handler.rejected, on_bug)
 
     def _application(self) -> web.Application:
         application = web.Application(middlewares=[self._guard])

@@ -68,6 +68,7 @@ class PeerSocket(ssl.SSLObject):
     _outgoing: ssl.MemoryBIO
     _policy: "PeerContext"
     _refusal: ssl.SSLError | None
+    _lane: Lane | None
 
     def bind(
         self, policy: "PeerContext", incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO
@@ -76,6 +77,7 @@ class PeerSocket(ssl.SSLObject):
         self._policy, self._incoming, self._outgoing = policy, incoming, outgoing
         self._handshake = _current.get() or Handshake()
         self._refusal = None
+        self._lane = policy.lane
         return self
 
     def do_handshake(self) -> None:
@@ -86,6 +88,7 @@ class PeerSocket(ssl.SSLObject):
             super().do_handshake()
             self.peer = self._proven()
             self._handshake.peer = self.peer
+            self._lane = self._lane or Lane.of_alpn(self.selected_alpn_protocol())
         except ssl.SSLWantReadError:
             raise
         except ssl.SSLError as refusal:
@@ -125,14 +128,10 @@ class PeerSocket(ssl.SSLObject):
             self._count(waiting, queued)
 
     def _count(self, waiting: int, queued: int) -> None:
-        lane = self._policy.lane or self._lane
+        lane = self._lane or Lane.of_alpn(self.selected_alpn_protocol())
         ledger = self._policy.ledger
         ledger.received[lane] += waiting - self._incoming.pending
         ledger.sent[lane] += self._outgoing.pending - queued
-
-    @property
-    def _lane(self) -> Lane:
-        return Lane.of_alpn(self.selected_alpn_protocol())
 
     def _proven(self) -> PeerId:
         certificate = self.getpeercert(True)

@@ -12,11 +12,16 @@ from covey.node.announcement import SERVICE, Announcement, Claim, records
 from covey.node.discovery import Discovery, State
 from covey.node.ear import Ear
 from covey.node.interfaces import Interface
+from covey.node.tasks import Tasks
 from covey.protocols.identity import PeerId
 
 PATIENCE_S = 20.0
 SWARM, OTHER = b"s" * 32, b"o" * 32
 LO = Interface("lo", "127.0.0.1")
+
+
+def fail(bug: BaseException) -> None:
+    raise bug
 
 
 class Node:
@@ -137,6 +142,7 @@ def test_no_interface_and_a_taken_port_are_told_and_tried_again(
         raise OSError(98, "Address already in use")
 
     monkeypatch.setattr("covey.node.ear.Ear.open", taken)
+    node = Node(6)
     run(node, until_=lambda: "Address already in use" in node.discovery.status.detail)
 
 
@@ -176,7 +182,11 @@ def test_a_flood_of_services_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr("covey.protocols.limits.UNVERIFIED_MAX", 3)
     node = Node(11)
     session = discovery._Session(
-        Announcement(node.peer, SWARM, "127.0.0.1", 1), [LO], node._note, lambda state, detail: None
+        Announcement(node.peer, SWARM, "127.0.0.1", 1),
+        [LO],
+        node._note,
+        lambda state, detail: None,
+        Tasks(fail),
     )
 
     async def go() -> int:
@@ -199,10 +209,26 @@ def test_a_flood_of_services_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_service_that_says_goodbye_is_forgotten() -> None:
     node = Node(12)
     session = discovery._Session(
-        Announcement(node.peer, SWARM, "127.0.0.1", 1), [LO], node._note, lambda state, detail: None
+        Announcement(node.peer, SWARM, "127.0.0.1", 1),
+        [LO],
+        node._note,
+        lambda state, detail: None,
+        Tasks(fail),
     )
     name = records(Announcement(node.peer, SWARM, "", 1), "gone", [LO]).name
     session._claims[name] = Claim((node.address,), "")
     removed = zeroconf.ServiceStateChange.Removed
     session._heard_of(None, SERVICE, name, removed)  # type: ignore[arg-type]
     assert session._claims == {}
+
+
+def test_a_bug_is_told_and_leaves_the_node_alone(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken() -> list[Interface]:
+        raise AssertionError("a bug")
+
+    monkeypatch.setattr(interfaces, "survey", broken)
+    node = Node(13)
+    run(node, until_=lambda: node.discovery.status.state is State.FAILED)
+    assert "a bug in discovery" in caplog.text

@@ -9,6 +9,7 @@ import pytest
 from covey.node import door, listener
 from covey.node.faults import OperatorError
 from covey.node.listener import host_of
+from covey.node.peer_server import PeerServer
 from covey.node.transport import Kind, Unreachable
 from tests.node.members import OTHER_SECRET, SECRET, Member, members, until
 
@@ -202,3 +203,22 @@ def test_nothing_waits_to_be_sent() -> None:
 def test_addresses_are_written_plainly() -> None:
     assert host_of(("::ffff:192.0.2.1", 1, 0, 0)) == "192.0.2.1"
     assert host_of(("fe80::1%eth0", 1, 0, 2)) == "fe80::1%eth0"
+
+
+def test_a_bug_in_accepting_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: object, host: str) -> bool:
+        raise AssertionError("a bug")
+
+    monkeypatch.setattr(listener.Listener, "_is_trusted", broken)
+    bugs: list[BaseException] = []
+
+    async def go() -> None:
+        member = Member(9, SECRET)
+        server = PeerServer(member.credentials, member.handler, bugs.append)
+        writer = await silent_client(await server.start("127.0.0.1", 0))
+        await until(lambda: bugs)
+        writer.transport.abort()
+        await server.close()
+
+    asyncio.run(go())
+    assert str(bugs[0]) == "a bug"

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.swarm
 
 PATIENCE_S = 30.0
 
-# One node's discovery; prints a line for each new state and each address found.
+# One node's discovery; prints a line for each new status and each address found.
 _NODE = """
 import asyncio, sys
 from covey.node import discovery
@@ -27,11 +27,11 @@ me = Announcement(PeerId(bytes([int(sys.argv[1])]) * 32), b"s" * 32, "0.0.0.0", 
 async def main():
     node = Discovery(me, lambda found, prefix: print("found", *found, flush=True))
     node.start()
-    state = None
+    told = None
     while True:
-        if node.status.state != state:
-            state = node.status.state
-            print(state, node.status.detail, flush=True)
+        if node.status != told:
+            told = node.status
+            print(told.state, told.detail, flush=True)
         await asyncio.sleep(0.01)
 
 asyncio.run(main())
