@@ -1,0 +1,81 @@
+"""kill -9: the others go on, and whoever was killed comes back as itself."""
+
+import os
+import signal
+
+import pytest
+
+from tests.swarm.flock import Node, until
+
+pytestmark = pytest.mark.swarm
+
+
+def test_a_killed_node_comes_back_as_itself(training: list[Node]) -> None:
+    ada, bob = training
+    flock = ada.flock
+    config = flock.home("cat").config_file
+    config.write_text("checkpoint_every_s = 1\n")
+    cat = flock.run("cat").ready()
+    cat.learns_on()
+    before = cat.status()
+    until("it keeps its state", lambda: cat.status()["training"]["last_checkpoint"])
+    cat.kill()
+    until("its learner ends too", lambda: not any(str(cat.folder) in c for c in flock.commands()))
+    for node in training:
+        node.learns_on()
+    ada.peer("cat", "dead")
+    ada.learns_on()
+    again = flock.run("cat").ready()
+    restored = again.event("train.restored")
+    assert restored["data"]["age"] > 0, "from its own checkpoint"
+    again.event("train.started")
+    after = again.status()
+    assert after["node"]["id"] == before["node"]["id"]
+    assert after["node"]["instance"] != before["node"]["instance"]
+    assert after["training"]["founder"] == before["training"]["founder"]
+    assert 8 < again.starts()[-1].mean() < 12, "not from scratch"
+    ada.peer("cat")
+    again.learns_on()
+    assert not [e for e in ada.events() if e["type"].startswith("identity.")]
+    again.kill()
+
+
+def test_a_killed_learner_gets_the_state_back(training: list[Node]) -> None:
+    ada, bob = training
+    dan = ada.flock.run("dan").ready()
+    dan.learns_on()
+    last = dan.events()[-1]["id"]
+    pid = dan.status()["training"]["learner_pid"]
+    os.kill(pid, signal.SIGKILL)
+    dan.event("train.detached", after=last, clean=False)
+    dan.event("script.crashed", after=last, code=128 + signal.SIGKILL)
+    for node in training:
+        node.learns_on()
+    assert ada.peer("dan")["state"] == "alive", "the node answers for its learner"
+    dan.event("train.started", after=last)
+    assert dan.status()["training"]["learner_pid"] != pid
+    first, second = dan.starts()
+    assert 8 < second.mean() < 12, "it was given the node's state"
+    assert not dan.events("train.founded", "train.copied", after=last)
+    dan.learns_on()
+    dan.kill()
+
+
+def test_the_last_one_keeps_the_flock(training: list[Node]) -> None:
+    """A node that is alone learns on, and the flock gathers round it again."""
+    ada, bob = training
+    flock = ada.flock
+    eve = flock.run("eve").ready()
+    eve.learns_on()
+    founder = eve.status()["training"]["founder"]
+    step = eve.status()["training"]["step"]
+    os.kill(eve.process.pid, signal.SIGSTOP)  # as a suspended laptop
+    ada.peer("eve", "dead")
+    ada.learns_on()
+    os.kill(eve.process.pid, signal.SIGCONT)
+    ada.peer("eve")
+    eve.learns_on()
+    training_now = eve.status()["training"]
+    assert training_now["founder"] == founder
+    assert training_now["step"] >= step
+    eve.kill()
