@@ -61,7 +61,7 @@ def parse(text: str, now: float) -> Invite:
         data = base64.b32decode(body.upper() + "=" * (-len(body) % 8))
     except ValueError:
         data = b""
-    if len(data) < 5 or _checksum(data[4:]) != data[:4]:
+    if len(data) < 5 or spelled(data[4:]) != plain:
         raise ValueError("the invite is mistyped or cut off; copy the whole line again")
     try:
         fields = packing.unpack(data[4:], limits.CONTROL_BYTES_MAX)

@@ -18,7 +18,7 @@ STEP = st.tuples(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(STEP, max_size=80), st.integers(0, 2**32))
 def test_any_history_follows_the_table(
     steps: list[tuple[str, int, int, float, float]], seed: int

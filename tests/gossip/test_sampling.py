@@ -75,7 +75,7 @@ def test_same_seed_same_draws() -> None:
 PRESENT = st.lists(st.sampled_from(PEERS[:8]), unique=True)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.lists(st.tuples(PRESENT, st.sets(st.sampled_from(PEERS[:8]))), max_size=60), st.integers()
 )
