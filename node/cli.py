@@ -125,8 +125,9 @@ def join(invite: str, force: bool, home: str | None, as_json: bool) -> None:
     from covey.node.store import load_swarm, save_swarm
     from covey.protocols.invite import parse
 
+    text = sys.stdin.read() if invite == "-" else invite
     try:
-        parsed = parse(sys.stdin.read() if invite == "-" else invite, time.time())
+        parsed = parse(text.strip().removeprefix("covey join"), time.time())
     except ValueError as error:
         what, _, fix = str(error).partition("; ")
         raise OperatorError(what, fix) from error

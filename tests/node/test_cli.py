@@ -190,9 +190,10 @@ def test_joining(covey: Covey, home: Home, monkeypatch: pytest.MonkeyPatch) -> N
     assert (answer[0], json.loads(answer[1])["swarm"]) == (0, "other")
 
 
-def test_joining_from_standard_input(covey: Covey, home: Home) -> None:
+@pytest.mark.parametrize("line", [LAB.text, f"covey join {LAB.text}"])  # as `invite` prints it
+def test_joining_from_standard_input(covey: Covey, home: Home, line: str) -> None:
     command = [sys.executable, "-m", "covey.node", "join", "-", "--home", str(home.root)]
-    subprocess.run(command, input=LAB.text.encode() + b"\n", check=True, capture_output=True)
+    subprocess.run(command, input=line.encode() + b"\n", check=True, capture_output=True)
     assert store.load_swarm(home) is not None
 
 
