@@ -220,7 +220,7 @@ class _Demo:
     def _train_alone(self) -> None:
         """Each script without a swarm, a few at a time, while the nodes look for each other."""
         self._view.note("each node's script alone, while the nodes look for each other over mDNS")
-        at_once = max(1, min(len(self._nodes), os.cpu_count() or 1))
+        at_once = 2 * (os.cpu_count() or 1)
         for node in self._nodes:
             self._until(lambda: self._running() < at_once, _ALONE_S, "the scripts do not end")
             node.alone = self._learn(node, "--alone")
