@@ -151,7 +151,7 @@ class Daemon:
             phase=Phase.IDLE,
         )
         self._desk = Desk(card, self._host, self._neighbours, handout)
-        self._server = PeerServer(self._credentials, self._desk)
+        self._server = PeerServer(self._credentials, self._desk, self.failed)
         self._link = LearnerLink(
             self.home.link_socket, self.home.maps, self._host, self._identity.peer.short
         )
