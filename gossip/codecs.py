@@ -12,9 +12,11 @@ from typing import Protocol
 import numpy as np
 
 from covey.gossip import mixing, quantiser
-from covey.gossip.quantiser import LAYERS, Buffer, Floats, Quantiser
+from covey.gossip.quantiser import LAYERS, Floats, Quantiser
 from covey.gossip.screening import Pair
 from covey.protocols.errors import Malformed, Unsupported
+
+Buffer = quantiser.Buffer
 
 
 @dataclass(frozen=True, slots=True)

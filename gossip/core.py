@@ -18,12 +18,12 @@ from dataclasses import dataclass
 from random import Random
 
 from covey.gossip import lineage as lineages
-from covey.gossip.codecs import Side
+from covey.gossip.codecs import Buffer, Side
 from covey.gossip.config import Config
 from covey.gossip.exchange import Accepter, Exchange, Proposer, State
 from covey.gossip.mixing import norm
 from covey.gossip.patience import Patience
-from covey.gossip.quantiser import Buffer, Floats, own_scales
+from covey.gossip.quantiser import Floats, own_scales
 from covey.gossip.replica import Replica, Saved
 from covey.gossip.sampling import Cycle
 from covey.gossip.screening import Bounds, Screen

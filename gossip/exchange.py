@@ -19,8 +19,8 @@ from enum import Enum, auto
 
 import numpy as np
 
-from covey.gossip.codecs import Coder, Side, coder, scales_size
-from covey.gossip.quantiser import RANGE_PER_SCALE, Buffer, Floats
+from covey.gossip.codecs import Buffer, Coder, Side, coder, scales_size
+from covey.gossip.quantiser import RANGE_PER_SCALE, Floats
 from covey.gossip.screening import Bound, Bounds, Pair
 from covey.protocols.errors import Forged, Malformed
 from covey.protocols.identity import PeerId

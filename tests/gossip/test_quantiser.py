@@ -13,6 +13,7 @@ from covey.gossip.quantiser import BLOCK, LAYERS, Floats, Quantiser
 from covey.protocols.errors import Malformed
 
 CHUNK = 512 * BLOCK
+WEIGHTS = quantiser._CHECK_WEIGHTS.astype(np.int64)
 LENGTHS = st.one_of(st.integers(1, 300), st.sampled_from([64, 128, CHUNK - 1, CHUNK, CHUNK + 65]))
 
 
@@ -148,6 +149,25 @@ def test_one_element_out_of_range_is_always_detected(
     assert np.array_equal(decoded(a), y - x)
 
 
+@settings(max_examples=200)
+@given(st.integers(0, BLOCK), st.integers(0, BLOCK), st.sampled_from([-16, 16]))
+def test_neighbours_that_drift_as_one_are_detected(first: int, last: int, steps: int) -> None:
+    """Also when they are the whole block."""
+    x, y = np.zeros((2, BLOCK), np.float32)
+    y[first:last] = steps
+    a, _ = exchanged(Case(x, y, np.full(1, 1 / quantiser.STEP_PER_SCALE, np.float32), 0))
+    assert np.array_equal(decoded(a), y)
+
+
+def test_any_two_that_are_off_by_a_turn_are_detected() -> None:
+    assert sorted(np.abs(WEIGHTS)) == list(range(1, 128, 2))
+    sums = WEIGHTS[:, None] + WEIGHTS[None, :]
+    differences = WEIGHTS[:, None] - WEIGHTS[None, :]
+    others = ~np.eye(BLOCK, dtype=bool)
+    assert (sums[others] % 256 != 0).all()
+    assert (differences[others] % 256 != 0).all()
+
+
 def test_overflowing_blocks_are_missed_once_in_256() -> None:
     rng = np.random.default_rng(5)
     x = np.zeros(64 * 20_000, np.float32)
@@ -204,7 +224,7 @@ def test_the_codes_hold_the_low_bits_and_the_check(case: Case) -> None:
     wire = np.frombuffer(side.write(0), np.uint8)
     codes, checks = wire[: len(q) * 32].reshape(-1, 32), wire[len(q) * 32 :]
     assert np.array_equal(np.hstack([codes & 15, codes >> 4]), q & 15)
-    assert np.array_equal(checks, ((q >> 4) @ np.arange(1, 128, 2)) & 255)
+    assert np.array_equal(checks, ((q >> 4) @ WEIGHTS) & 255)
 
 
 @given(st.integers(1, 5000))

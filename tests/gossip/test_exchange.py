@@ -1,0 +1,286 @@
+"""One exchange, message by message: what each side may send when, and what it moves."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from covey.gossip import quantiser
+from covey.gossip.codecs import Buffer, Side, payload_limit
+from covey.gossip.exchange import Accepter, Proposer, State
+from covey.gossip.quantiser import Floats
+from covey.gossip.screening import Bound, Bounds
+from covey.protocols.errors import Forged, Malformed
+from covey.protocols.identity import PeerId
+from covey.protocols.messages import (
+    Accept,
+    Busy,
+    Commit,
+    Lineage,
+    More,
+    Propose,
+    Refuse,
+    Settled,
+)
+
+ALICE, BOB = PeerId(b"a" * 32), PeerId(b"b" * 32)
+ID, NONCE = b"e" * 16, b"n" * 16
+OPEN = Bounds(Bound(1e18, 1e18), Bound(1e18, 1e18))
+CODECS = ["mod4", "f32"]
+PARAMETERS, BUFFERS = 200, 20
+MOST = 0.25  # share of blocks that may stay undecoded
+
+
+class Pair:
+    """A proposer and an accepter of one exchange, and the messages that went between them.
+
+    ``fine``: how much finer than their difference their scales are; 1 needs one layer, 1 / 16
+    two, 1 / 256 three, less is out of range.
+    """
+
+    def __init__(
+        self, codec: str = "mod4", fine: float = 1.0, mine: Bounds = OPEN, theirs: Bounds = OPEN
+    ) -> None:
+        rng = np.random.default_rng(4)
+        self.x = rng.standard_normal(PARAMETERS + BUFFERS).astype(np.float32)
+        self.y = self.x + rng.uniform(-0.1, 0.1, len(self.x)).astype(np.float32)
+        self.before = self.x.copy(), self.y.copy()
+        self.proposer = Proposer(BOB, ID, self.side(self.x, fine), mine, codec)
+        self.accepter = Accepter(ALICE, ID, self.side(self.y, fine), theirs)
+        self.messages: list[tuple[object, Buffer]] = []
+
+    def side(self, x: Floats, fine: float) -> Side:
+        typical = np.full(quantiser.blocks_in(PARAMETERS), 0.1 * fine, np.float32)
+        own = quantiser.own_scales(x[:PARAMETERS], np.zeros_like(typical), typical)
+        return Side(x, PARAMETERS, own)
+
+    @property
+    def moved(self) -> tuple[Floats, Floats]:
+        return self.x - self.before[0], self.y - self.before[1]
+
+    def keep(self, message: tuple[object, Buffer]) -> Buffer:
+        self.messages.append((message[0], bytes(message[1])))
+        return self.messages[-1][1]
+
+    def accept(self) -> tuple[Accept, Buffer]:
+        propose, payload = self.proposer.propose(Lineage())
+        self.keep((propose, payload))
+        accept, payload = self.accepter.accept(propose, payload, NONCE)
+        return accept, self.keep((accept, payload))
+
+    def commit(self) -> Buffer:
+        commit, payload = self.proposer.accepted(*self.accept())
+        return self.keep((commit, payload))
+
+    def settle(self) -> tuple[Settled, Buffer]:
+        """Up to the last message, which moves the proposer."""
+        payload = self.commit()
+        answer, payload = self.accepter.commit(payload, MOST, self.y)
+        self.keep((answer, payload))
+        if isinstance(answer, More):
+            payload = self.keep(self.proposer.more(payload))
+            answer, payload = self.accepter.commit(payload, MOST, self.y)
+            self.keep((answer, payload))
+        assert isinstance(answer, Settled)
+        return answer, payload
+
+    def run(self) -> None:
+        answer, payload = self.settle()
+        self.proposer.settled(answer, payload, MOST, self.x)
+
+    @property
+    def kinds(self) -> list[type]:
+        return [type(message) for message, _ in self.messages]
+
+
+SHORT = [Propose, Accept, Commit, Settled]
+LONG = [Propose, Accept, Commit, More, Commit, Settled]
+
+
+@pytest.mark.parametrize(
+    ("codec", "fine", "kinds"),
+    [
+        ("f32", 1.0, SHORT),
+        ("mod4", 1.0, SHORT),
+        ("mod4", 1 / 16, SHORT),
+        ("mod4", 1 / 256, LONG),
+        ("mod4", 1e-5, LONG),
+    ],
+)
+def test_the_messages_and_what_they_move(codec: str, fine: float, kinds: list[type]) -> None:
+    pair = Pair(codec, fine)
+    pair.run()
+    assert pair.kinds == kinds
+    a, b = pair.proposer, pair.accepter
+    assert a.state is b.state is State.DONE
+    assert a.factors == b.factors
+    assert a.distances == b.distances
+    limit = payload_limit(PARAMETERS, BUFFERS)
+    assert all(len(payload) <= limit for _, payload in pair.messages)
+    if fine < 1e-4:
+        assert a.factors == (0.0, 0.0), "too many blocks were not decoded"
+        assert not pair.moved[0].any()
+        assert not pair.moved[1].any()
+    else:
+        assert a.factors == (1.0, 1.0)
+        assert a.largest is not None
+        assert b.largest is not None
+        assert np.array_equal(a.largest, b.largest)
+        assert np.abs(pair.x - pair.y).max() < 0.1 * fine
+        assert np.allclose(pair.moved[0], -pair.moved[1], atol=1e-6)
+
+
+@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("mine", [True, False])
+def test_the_gentler_side_clips_for_both(codec: str, mine: bool) -> None:
+    tight = Bounds(Bound(1e18, 0.3), Bound(1e18, 0.1))
+    pair = Pair(codec, 1.0, *((tight, OPEN) if mine else (OPEN, tight)))
+    pair.run()
+    for part, clip in ((slice(0, PARAMETERS), 0.3), (slice(PARAMETERS, None), 0.1)):
+        for moved in pair.moved:
+            assert np.linalg.norm(moved[part]) == pytest.approx(clip / 2, rel=1e-4)
+    assert np.allclose(pair.moved[0], -pair.moved[1], atol=1e-6)
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_the_gate_refuses_each_part_on_its_own(codec: str) -> None:
+    split = PARAMETERS
+    pair = Pair(codec, 1.0, Bounds(Bound(0.1, 0.1), Bound(1e18, 1e18)))
+    pair.run()
+    assert not pair.moved[0][:split].any()
+    assert pair.moved[0][split:].any()
+    pair = Pair(codec, 1.0, Bounds(Bound(1e18, 1e18), Bound(0.1, 0.1)))
+    pair.run()
+    assert pair.moved[1][:split].any()
+    assert not pair.moved[1][split:].any()
+
+
+@settings(max_examples=60)
+@given(
+    codec=st.sampled_from(CODECS),
+    clips=st.tuples(st.floats(0.01, 10), st.floats(0.01, 10)),
+    factors=st.tuples(st.floats(0, 1), st.floats(0, 1)),
+)
+def test_a_lying_factor_is_gentler_or_forged(
+    codec: str, clips: tuple[float, float], factors: tuple[float, float]
+) -> None:
+    bounds = Bounds(Bound(1e18, clips[0]), Bound(1e18, clips[1]))
+    pair = Pair(codec, 1.0, bounds)
+    honest, payload = pair.settle()
+    allowed = honest.factor, honest.buffers_factor
+    lie = replace(honest, factor=factors[0], buffers_factor=factors[1])
+    if any(f > most * 1.001 for f, most in zip(factors, allowed, strict=True)):
+        with pytest.raises(Forged, match="a factor of"):
+            pair.proposer.settled(lie, payload, MOST, pair.x)
+        assert not pair.moved[0].any()
+    elif all(f <= most for f, most in zip(factors, allowed, strict=True)):
+        pair.proposer.settled(lie, payload, MOST, pair.x)
+        split = slice(0, PARAMETERS), slice(PARAMETERS, None)
+        for part, clip in zip(split, clips, strict=True):
+            assert np.linalg.norm(pair.moved[0][part]) <= clip / 2 * 1.001
+
+
+def test_a_refusal_of_the_gate_cannot_be_overruled() -> None:
+    pair = Pair(mine=Bounds(Bound(0.1, 0.1), Bound(1e18, 1e18)))
+    honest, payload = pair.settle()
+    with pytest.raises(Forged, match="where 0 is allowed"):
+        pair.proposer.settled(replace(honest, factor=1e-9), payload, MOST, pair.x)
+
+
+def test_a_peers_scales_do_not_become_ours() -> None:
+    """What is remembered of a difference is at most what our own scales could express."""
+    pair = Pair()
+    huge = quantiser.pack_scales(np.full(4, 1e20, np.float32)).tobytes()
+    propose, _ = pair.proposer.propose(Lineage())
+    pair.accepter.accept(propose, huge, NONCE)
+    size = pair.accepter.coder.layer_size()
+    pair.accepter.commit(bytes(size), MOST, pair.y)
+    assert pair.accepter.largest is not None
+    assert pair.accepter.largest.max() <= 320 * 0.11
+
+
+def test_what_each_state_expects() -> None:
+    pair = Pair(fine=1 / 256)
+    every = {
+        Propose: pair.proposer.propose(Lineage())[0],
+        Accept: Accept(ID, NONCE, 1.0, 1.0),
+        Commit: Commit(ID),
+        More: More(ID),
+        Settled: Settled(ID, 1.0),
+        Busy: Busy(ID),
+        Refuse: Refuse(ID, "codec"),
+    }
+
+    def expected(role: Proposer | Accepter) -> set[type]:
+        return {kind for kind, message in every.items() if role.expects(message)}
+
+    assert expected(pair.proposer) == {Accept, Busy, Refuse}
+    payload = pair.commit()
+    assert expected(pair.proposer) == {More, Settled}
+    assert expected(pair.accepter) == {Commit, Refuse}
+    pair.accepter.commit(payload, MOST, pair.y)
+    assert pair.accepter.state is State.CONTINUED
+    assert expected(pair.accepter) == {Commit, Refuse}
+    done = Pair()
+    done.run()
+    assert expected(done.proposer) == expected(done.accepter) == set()
+
+
+@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("change", [-1, 1])
+def test_any_payload_of_another_size_is_malformed(codec: str, change: int) -> None:
+    def resized(payload: Buffer) -> bytes:
+        return bytes(payload)[:-1] if change < 0 else bytes(payload) + b"\0"
+
+    pair = Pair(codec)
+    propose, scales = pair.proposer.propose(Lineage())
+    if codec == "mod4" or change > 0:
+        with pytest.raises(Malformed):
+            pair.accepter.accept(propose, resized(scales), NONCE)
+    pair = Pair(codec)
+    accept, payload = pair.accept()
+    with pytest.raises(Malformed):
+        pair.proposer.accepted(accept, resized(payload))
+    pair = Pair(codec)
+    payload = pair.commit()
+    with pytest.raises(Malformed):
+        pair.accepter.commit(resized(payload), MOST, pair.y)
+    pair = Pair(codec)
+    settled, payload = pair.settle()
+    if change > 0:
+        with pytest.raises(Malformed):
+            pair.proposer.settled(settled, resized(payload), MOST, pair.x)
+    assert not pair.moved[0].any()
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_more_layers_than_are_needed_are_malformed(codec: str) -> None:
+    pair = Pair(codec)
+    pair.commit()
+    for payload in (b"", bytes(33), bytes(pair.proposer.coder.layer_size())):
+        with pytest.raises(Malformed):
+            pair.proposer.more(payload)
+
+
+def test_settling_early_is_malformed() -> None:
+    pair = Pair(fine=1 / 256)
+    pair.commit()
+    with pytest.raises(Malformed):
+        pair.proposer.settled(Settled(ID, 1.0), b"", MOST, pair.x)
+    garbage = bytes(pair.proposer.coder.layer_size())
+    with pytest.raises(Malformed, match="unsure"):
+        pair.proposer.settled(Settled(ID, 1.0), garbage, MOST, pair.x)
+    assert not pair.moved[0].any()
+
+
+def test_a_second_more_is_malformed() -> None:
+    pair = Pair(fine=1 / 256)
+    payload = pair.commit()
+    more, payload = pair.accepter.commit(payload, MOST, pair.y)
+    assert isinstance(more, More)
+    pair.proposer.more(payload)
+    for again in (payload, b""):
+        with pytest.raises(Malformed):
+            pair.proposer.more(again)

@@ -1,0 +1,102 @@
+"""The vector arithmetic against numpy on whole arrays, across chunk borders."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from covey.gossip import mixing
+from covey.gossip.config import OuterStep
+from covey.gossip.quantiser import Floats
+
+LENGTHS = [0, 1, 1000, (1 << 16) - 1, 1 << 16, (1 << 17) + 3]
+
+
+def vectors(count: int, length: int, seed: int = 0) -> list[Floats]:
+    return list(np.random.default_rng(seed).standard_normal((count, length)).astype(np.float32))
+
+
+@pytest.mark.parametrize("length", [length for length in LENGTHS if length])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_one_value_that_is_not_finite_is_found_anywhere(length: int, bad: float) -> None:
+    (vector,) = vectors(1, length)
+    assert mixing.finite(vector)
+    for place in (0, length // 2, length - 1):
+        spoiled = vector.copy()
+        spoiled[place] = bad
+        assert not mixing.finite(spoiled)
+
+
+def test_finite_values_whose_sum_overflows_are_finite() -> None:
+    assert mixing.finite(np.full(1000, 3e38, np.float32))
+    both = np.array([np.inf, -np.inf], np.float32)
+    assert not mixing.finite(both)
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize("weight", [1.0, 0.5, 0.3])
+def test_add_difference(length: int, weight: float) -> None:
+    x, new, old = vectors(3, length)
+    expected = x + (new - old) * np.float32(weight)
+    mixing.add_difference(x, new, old, weight)
+    assert np.array_equal(x, expected)
+    expected = x + (new - x) * np.float32(weight)
+    mixing.add_difference(x, new, x, weight)
+    assert np.array_equal(x, expected)
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+def test_the_outer_step_is_heavy_ball(length: int) -> None:
+    x, slow, momentum = vectors(3, length)
+    step = OuterStep(momentum=0.5, rate=0.7)
+    wide = [v.astype(np.float64) for v in (x, slow, momentum)]
+    expected_momentum = 0.5 * wide[2] + 0.7 * (wide[0] - wide[1])
+    mixing.outer_step(x, slow, momentum, step)
+    assert np.allclose(momentum, expected_momentum, rtol=0, atol=2e-6)
+    assert np.allclose(slow, wide[1] + expected_momentum, rtol=0, atol=3e-6)
+    assert np.array_equal(x, slow)
+    assert x is not slow
+
+
+def test_outer_steps_follow_the_recursion_of_a_quadratic() -> None:
+    """Progress -r x per period: x follows x'' = (1 + a - g r) x' - a x, to its last digit."""
+    step, rate = OuterStep(momentum=0.5, rate=0.7), 0.2
+    x = np.ones(3, np.float32)
+    slow, momentum = x.copy(), np.zeros_like(x)
+    exact = [1.0, 1.0 - 0.7 * rate]
+    for _ in range(30):
+        x -= np.float32(rate) * x
+        mixing.outer_step(x, slow, momentum, step)
+        exact.append((1 + 0.5 - 0.7 * rate) * exact[-1] - 0.5 * exact[-2])
+    assert np.allclose(x, exact[30], atol=1e-6)
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+def test_subtract_tells_whether_anything_changed(length: int) -> None:
+    a, b = vectors(2, length)
+    out = np.empty_like(a)
+    assert mixing.subtract(a, b, out) == bool(length)
+    assert np.array_equal(out, a - b)
+    assert not mixing.subtract(a, a.copy(), out)
+    if length:
+        b = a.copy()
+        b[-1] += 1
+        assert mixing.subtract(a, b, out)
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+def test_norm(length: int) -> None:
+    a, b = vectors(2, length)
+    assert mixing.norm(a) == pytest.approx(np.linalg.norm(a.astype(np.float64)), rel=1e-12)
+    apart = (a - b).astype(np.float64)
+    assert mixing.norm(a, b) == mixing.norm(b, a) == pytest.approx(np.linalg.norm(apart), rel=1e-12)
+
+
+@given(st.floats(width=32, allow_nan=False, allow_infinity=False))
+def test_the_norm_of_large_values_does_not_overflow(value: float) -> None:
+    assert mixing.norm(np.full(4, value, np.float32)) == pytest.approx(2 * abs(value))
+
+
+def test_a_difference_that_overflows_is_infinitely_long() -> None:
+    a = np.full(4, 3e38, np.float32)
+    assert mixing.norm(a, -a) == float("inf")

@@ -1,0 +1,168 @@
+"""The node's vectors: no progress lost or counted twice, whatever order the learner's news have."""
+
+from random import Random
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from covey.gossip.config import OuterStep
+from covey.gossip.quantiser import Floats
+from covey.gossip.replica import Replica, Saved
+from covey.protocols.layout import Kind, Layout, Tensor
+
+LAYOUT = Layout((Tensor("w", (10, 13)), Tensor("mean", (7,), kind=Kind.BUFFER)))
+
+
+def vector(seed: int) -> Floats:
+    return np.random.default_rng(seed).standard_normal(LAYOUT.size).astype(np.float32)
+
+
+def replica(seed: int = 0) -> Replica:
+    """Begun at one vector, which the learner has too."""
+    made = Replica(LAYOUT)
+    made.restore(Saved.fresh(vector(seed), LAYOUT.parameters))
+    made.learner_has(made.x)
+    return made
+
+
+def test_it_begins_at_rest() -> None:
+    made = replica()
+    assert np.array_equal(made.x, vector(0))
+    assert np.array_equal(made.slow, made.x[: LAYOUT.parameters])
+    assert not made.momentum.any()
+    assert not made.movement().any()
+    assert not made.typical().any()
+
+
+def test_restoring_copies() -> None:
+    saved = Saved.fresh(vector(1), LAYOUT.parameters)
+    made = replica()
+    made.restore(saved)
+    saved.x[:] = 0
+    assert np.array_equal(made.x, vector(1))
+    made.restore(made.saved)
+    assert np.array_equal(made.x, vector(1))
+
+
+def test_progress_is_added_to_what_exchanges_did() -> None:
+    made = replica()
+    made.x += 1  # an exchange
+    snapshot = vector(0) + vector(1)
+    assert made.progress(snapshot, applied=False)
+    assert np.allclose(made.x, vector(0) + 1 + vector(1), atol=1e-6)
+    assert np.array_equal(made.learner, snapshot)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_snapshot_that_is_not_finite_changes_nothing(bad: float) -> None:
+    made = replica()
+    made.x += 1
+    assert made.increment(np.empty_like(made.x))
+    before = made.x.copy()
+    snapshot = vector(1)
+    snapshot[-1] = bad
+    assert not made.progress(snapshot, applied=True)
+    assert np.array_equal(made.x, before)
+    assert np.array_equal(made.learner, vector(0))
+    assert made.outstanding, "the next snapshot will say so again"
+
+
+def test_an_increment_is_what_the_learner_lacks() -> None:
+    made = replica()
+    out = np.empty_like(made.x)
+    assert not made.increment(out), "nothing to hand over"
+    made.x += vector(1)
+    assert made.increment(out)
+    assert np.array_equal(out, made.x - made.learner)
+    with pytest.raises(AssertionError):
+        made.increment(out)
+    made.applied()
+    assert np.allclose(made.learner, made.x, atol=1e-6)
+    made.applied()
+    assert np.allclose(made.learner, made.x, atol=1e-6), "applied once only"
+
+
+@given(st.integers(0, 2**32))
+def test_nothing_is_lost_or_counted_twice(seed: int) -> None:
+    """In any order of steps, exchanges, snapshots, increments and news of them, x ends as the sum
+    of all that happened and the learner with it."""
+    rng = Random(seed)
+    made = replica()
+    live = made.x.copy()  # the learner's own parameters
+    total = live.astype(np.float64)
+    increment, waiting = np.zeros_like(live), False  # given to the learner, which has not added it
+    told = True  # the node knows that the last increment was added
+    for turn in range(40):
+        action = rng.randrange(5)
+        move = vector(turn) * np.float32(0.1)
+        if action == 0:
+            live += move
+            total += move
+        elif action == 1:
+            made.x += move
+            total += move
+        elif action == 2:
+            assert made.progress(live.copy(), applied=not waiting)
+            told = told or not waiting
+        elif action == 3 and not made.outstanding:
+            increment = np.empty_like(live)
+            waiting = made.increment(increment)
+            told = not waiting
+        elif action == 4 and waiting:
+            live += increment
+            waiting = False
+            if rng.random() < 0.5:
+                made.applied()
+                told = True
+    if waiting:
+        live += increment
+    made.progress(live.copy(), applied=not told)
+    if made.increment(out := np.empty_like(live)):
+        live += out
+    assert np.allclose(made.x, total, atol=1e-4)
+    assert np.allclose(live, total, atol=1e-4)
+
+
+def test_the_outer_step_leaves_buffers_alone() -> None:
+    made = replica()
+    made.x += 1
+    made.outer_step(OuterStep(momentum=0.5, rate=0.7))
+    split = LAYOUT.parameters
+    assert np.allclose(made.x[:split], vector(0)[:split] + 0.7, atol=1e-6)
+    assert np.allclose(made.x[split:], vector(0)[split:] + 1, atol=1e-6)
+    made.x[:split] += 1
+    made.rest()
+    assert np.array_equal(made.slow, made.x[:split])
+    assert not made.momentum.any()
+
+
+def test_movement_is_the_learners_since_the_last_outer_step() -> None:
+    made = replica()
+    made.x[:64] += 5  # an exchange is no movement
+    for _ in range(2):
+        snapshot = made.learner.copy()
+        snapshot[3] -= 1
+        snapshot[129] += 0.5
+        snapshot[-1] += 9  # a buffer is not quantised
+        made.progress(snapshot, applied=False)
+    assert np.allclose(made.movement(), [2, 0, 1], atol=1e-6)
+    made.outer_step(OuterStep())
+    assert not made.movement().any()
+
+
+def test_the_typical_difference_is_a_median_of_the_last_nine() -> None:
+    made = replica()
+    made.remember(np.array([1, 5, 0], np.float32))
+    assert np.array_equal(made.typical(), [1, 5, 0])
+    made.remember(np.array([3, 2, 0], np.float32))
+    assert np.array_equal(made.typical(), [3, 5, 0]), "of two the larger"
+    for value in range(100, 109):
+        made.remember(np.full(3, value, np.float32))
+    assert np.array_equal(made.typical(), [104] * 3)
+    for _ in range(4):  # liars
+        made.remember(np.full(3, 1e30, np.float32))
+    assert made.typical().max() == 108
+    made.restore(made.saved)
+    assert not made.typical().any()
