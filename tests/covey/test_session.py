@@ -71,7 +71,7 @@ def test_training_outlives_the_node_and_goes_on_with_the_next(
         before = weights.copy()
         train(flock, lambda: len(node.host.snapshots) > 1)
         assert np.array_equal(weights, before)
-        assert node.attachment.step == flock.steps
+        assert 100 < node.attachment.step <= flock.steps
     told = capsys.readouterr().err
     assert "training goes on alone" in told
     assert "the node is back" in told
