@@ -259,7 +259,7 @@ class Core:
             return None
         if isinstance(message, Refuse):
             reason = message.reason if message.reason in _REFUSALS else "refused"
-            self._end(opened, reason, _printable(message.detail))
+            self._end(opened, reason, message.detail)
             return None
         if isinstance(opened, Proposer):
             if isinstance(message, Accept):
@@ -330,11 +330,6 @@ class Core:
     def _renew(self) -> None:
         self._asked.clear()
         self._attempts = self.config.attempts
-
-
-def _printable(text: str) -> str:
-    """A peer's words, safe to show on a terminal."""
-    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def candidates_of(mine: Lineage, standings: Collection[tuple[PeerId, Lineage]]) -> list[PeerId]:
