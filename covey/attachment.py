@@ -229,10 +229,10 @@ class Attachment:
 
     def _end_of_script(self) -> None:
         """No ``leave`` was called: hand over the last steps; a crash says no goodbye."""
-        crashed = getattr(sys, "last_value", None) is not None
-        if not crashed and self.attached:
+        error = getattr(sys, "last_value", None)  # what the script died of
+        if error is None and self.attached:
             self._hand_over()
-        self._close(clean=not crashed)
+        self._close(clean=error is None or isinstance(error, KeyboardInterrupt))
 
 
 def _at_exit(reference: "weakref.ref[Attachment]") -> None:
@@ -243,7 +243,8 @@ def _at_exit(reference: "weakref.ref[Attachment]") -> None:
 
 def _script_name() -> str:
     """What to call this learner: its script."""
-    return (Path(sys.argv[0]).stem if sys.argv and sys.argv[0] else "notebook")[:64]
+    name = Path(sys.argv[0]).stem if sys.argv else ""
+    return "notebook" if name in ("", "-c", "ipykernel_launcher") else name[:64]
 
 
 def _in_words(report: SettledReport | None) -> str:

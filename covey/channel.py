@@ -5,11 +5,30 @@ import os
 import select
 import socket
 import time
+import weakref
+from typing import Protocol
 
 from covey.protocols import link
 from covey.protocols.errors import RemoteError
 
 _READ_BYTES = 1 << 16
+
+
+class _Closeable(Protocol):
+    def close(self) -> None: ...
+
+
+def close_in_children(resource: _Closeable) -> None:
+    """Close ``resource`` in processes forked from now on, such as a data loader's workers: held
+    open there, it would hide from the node that this process has ended."""
+    reference = weakref.ref(resource)
+
+    def close() -> None:
+        held = reference()
+        if held is not None:
+            held.close()
+
+    os.register_at_fork(after_in_child=close)
 
 
 class Lost(Exception):
@@ -24,6 +43,7 @@ class Channel:
         self._socket = connection
         self._decoder = link.Decoder()
         self._unsent = bytearray()
+        close_in_children(connection)
 
     @property
     def congested(self) -> bool:

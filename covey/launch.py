@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from covey.channel import close_in_children
 from covey.errors import NodeError
 from covey.node.home import Home
 
@@ -87,6 +88,8 @@ class LocalNode:
                     stderr=log,
                     start_new_session=True,  # Ctrl-C is for the script, which then says goodbye
                 )
+            assert self._process.stdin is not None
+            close_in_children(self._process.stdin)
         except OSError as error:
             raise NodeError(
                 f"cannot start a node in {self._home.root}: {error.strerror}; "

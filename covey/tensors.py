@@ -23,6 +23,8 @@ from covey.weights import Vector
 
 _WIDE = (torch.float32, torch.float64)
 _NARROW = (torch.bfloat16, torch.float16)
+_FLOAT16_MAX = torch.finfo(torch.float16).max
+_HOST = "cpu"  # where vectors are; tensors elsewhere go through a vector of their own device
 
 
 @dataclass
@@ -76,7 +78,7 @@ class TensorWeights:
                 piece.copy_(tensor)
                 if place.residual is not None:
                     piece.add_(place.residual.to(tensor.device))
-            if flat.device.type != "cpu":
+            if run.abroad:
                 whole[run.start : run.stop].copy_(flat)
 
     def add(self, increment: Vector) -> None:
@@ -92,7 +94,7 @@ class TensorWeights:
         whole = torch.from_numpy(vector)
         for run in self._runs():
             flat = run.flat(whole, self._staging)
-            if flat.device.type != "cpu":
+            if run.abroad:
                 flat.copy_(whole[run.start : run.stop])
             for place, tensor in zip(run.places, run.tensors, strict=True):
                 piece = flat[place.start - run.start : place.stop - run.start].view(tensor.shape)
@@ -125,9 +127,13 @@ class _Run:
     def stop(self) -> int:
         return self.places[-1].stop
 
+    @property
+    def abroad(self) -> bool:
+        return self.device.type != _HOST
+
     def flat(self, whole: Tensor, staging: dict[tuple[torch.device, int], Tensor]) -> Tensor:
-        """This run's part of ``whole`` if on the CPU, else a vector there from ``staging``."""
-        if self.device.type == "cpu":
+        """This run's part of ``whole``; abroad, a vector over there, kept in ``staging``."""
+        if not self.abroad:
             return whole[self.start : self.stop]
         kept = staging.get((self.device, self.start))
         if kept is None or kept.numel() != self.stop - self.start:
@@ -146,8 +152,9 @@ def _put_narrow(place: _Place, tensor: Tensor, piece: Tensor, add: bool) -> None
         residual.add_(piece).add_(tensor)
     else:
         residual.copy_(piece)
-    limit = torch.finfo(tensor.dtype).max
-    tensor.copy_(residual).clamp_(-limit, limit)
+    tensor.copy_(residual)
+    if tensor.dtype is torch.float16:
+        tensor.clamp_(-_FLOAT16_MAX, _FLOAT16_MAX)  # infinite otherwise
     residual.sub_(tensor)
 
 

@@ -15,6 +15,11 @@ from covey.protocols.link import SettledReport
 from tests.covey.conftest import PATIENCE_S, Host, Node, Place, Vector
 
 LAYOUT = Layout((Tensor("w", (2, 3)),))
+HEAD = (  # of a script
+    "import covey, numpy\n"
+    "weights = numpy.zeros(6, 'f')\n"
+    "flock = covey.attach(covey.Layout((covey.Tensor('w', (2, 3)),)), weights)\n"
+)
 
 
 def vector(value: float = 1.0) -> Vector:
@@ -223,12 +228,7 @@ def test_joining_again_in_one_process_takes_over(
 
 def end_of(program: str, node: Node) -> str:
     """Run a script that attaches and ends; returns the host's last call."""
-    head = (
-        "import covey, numpy\n"
-        "weights = numpy.zeros(6, 'f')\n"
-        "flock = covey.attach(covey.Layout((covey.Tensor('w', (2, 3)),)), weights)\n"
-    )
-    subprocess.run([sys.executable, "-c", head + program], stderr=subprocess.DEVNULL)
+    subprocess.run([sys.executable, "-c", HEAD + program], stderr=subprocess.DEVNULL)
     node.until(lambda host: host.calls[-1:] in (["left"], ["crashed"]))
     return node.host.calls[-1]
 
@@ -243,8 +243,36 @@ def test_a_script_that_crashes_says_no_goodbye(place: Place) -> None:
     assert end_of("weights += 3; flock.step(); 1 / 0", place.start()) == "crashed"
 
 
+def test_a_script_may_be_interrupted(place: Place) -> None:
+    node = place.start()
+    assert end_of("weights += 3; flock.step(); raise KeyboardInterrupt", node) == "left"
+    assert node.host.snapshots[-1].tolist() == vector(0).tolist()
+
+
 def test_a_killed_script_is_noticed(place: Place) -> None:
     assert end_of("import os; os.kill(os.getpid(), 9)", place.start()) == "crashed"
+
+
+def test_a_forked_child_does_not_hide_the_end(place: Place) -> None:
+    """A killed script whose data loader's worker lives on."""
+    node = place.start()
+    pipe, end = os.pipe()  # the worker waits for the end of this
+    program = f"""
+import os
+if os.fork() == 0:
+    os.close({end}); os.read({pipe}, 1); os._exit(0)
+os.kill(os.getpid(), 9)
+"""
+    try:
+        subprocess.run(
+            [sys.executable, "-c", HEAD + program],
+            stderr=subprocess.DEVNULL,
+            pass_fds=(pipe, end),
+        )
+        node.until(lambda host: host.calls[-1:] == ["crashed"])
+    finally:
+        os.close(end)
+        os.close(pipe)
 
 
 def test_a_forked_child_leaves_the_connection_alone(place: Place) -> None:

@@ -175,6 +175,13 @@ def test_no_optimizer(optimizer: object) -> None:
         covey.join(Task().model, optimizer)  # type: ignore[arg-type]
 
 
+def test_one_of_several_processes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
+    monkeypatch.setattr("torch.distributed.get_world_size", lambda: 4)
+    with pytest.raises(covey.ShareError, match=r"one of 4 torch\.distributed processes"):
+        covey.join(Task().model, Task().optimizer)
+
+
 def test_bad_arguments_say_so_before_a_node_is_looked_for() -> None:
     task = Task()
     with pytest.raises(ValueError, match="every=0"):

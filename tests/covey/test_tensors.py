@@ -157,6 +157,24 @@ def test_a_narrow_model_can_be_any_vector_to_the_bit(dtype: torch.dtype) -> None
     assert np.array_equal(vector_of(weights), wanted.astype(np.float32))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_another_device_goes_through_one_lasting_vector(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
+) -> None:
+    """CUDA's path, on the CPU taken for foreign."""
+    monkeypatch.setattr("covey.tensors._HOST", "elsewhere")
+    weights = TensorWeights(nn.Sequential(nn.Linear(5, 4, dtype=dtype), nn.BatchNorm1d(4)))
+    wanted = np.random.default_rng(3).normal(size=weights.layout.size).astype(np.float32)
+    weights.set(wanted)
+    assert np.array_equal(vector_of(weights), wanted)
+    (staging,) = weights._staging.values()
+    address = staging.data_ptr()
+    weights.add(wanted)
+    assert vector_of(weights) == pytest.approx(2 * wanted, rel=1e-6)
+    (staging,) = weights._staging.values()
+    assert (staging.data_ptr(), staging.numel()) == (address, weights.layout.size)
+
+
 def test_training_steps_count_beside_the_residual() -> None:
     model = nn.Linear(4, 4, dtype=torch.bfloat16)
     weights = TensorWeights(model)
