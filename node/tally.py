@@ -32,8 +32,8 @@ class Tally:
     steps_per_s: float | None = None
 
     def count(self, outcome: Outcome, distance: float, events: EventLog) -> None:
-        """An exchange has ended, ``distance`` apart (0: it did not come so far)."""
-        if distance:
+        """An exchange has ended; ``distance`` is 0 if it did not come so far, or they agreed."""
+        if distance or not outcome.reason:
             self._note_distance(outcome.peer, distance)
         if not outcome.reason:
             self.exchanges += 1
