@@ -51,7 +51,9 @@ Fate = Callable[[str], Awaitable[str]]  # of a message's kind: "ok", "lost" or "
 async def until(condition: Callable[[], object]) -> None:
     """Let the loop run until ``condition`` holds."""
     async with asyncio.timeout(PATIENCE_S):
-        while not condition():
+        while True:
+            if condition():
+                return
             await asyncio.sleep(0.002)
 
 
