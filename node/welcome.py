@@ -28,6 +28,7 @@ _NEWS_S = 0.25
 _LINEAGE_CHECK_S = 1.0
 _RETRY_S = 1.0  # until a peer that could not give its model is asked again; doubles up to …
 _RETRY_S_MAX = 60.0
+_GIVE_UP_S = 16.0  # of that wait: who has failed so long, or gave nonsense, holds up nobody
 
 
 class Neighbours(Flock, Protocol):
@@ -118,10 +119,15 @@ class Welcome:
 
     def _may_found(self) -> bool:
         """Whether nobody else has weights, or will: of those who wait, the least id founds."""
-        if self._elders():
+        if not all(self._given_up(elder) for elder in self._elders()):
             return False
         rivals = self._neighbours.waiting(self._learning.layout.digest)
         return self._neighbours.looked_around() and all(self._me < rival for rival in rivals)
+
+    def _given_up(self, elder: PeerId) -> bool:
+        """Whether it cannot give its weights.  Should it later, ``mind`` copies them."""
+        wait_s, _ = self._failed.get(elder, (0.0, 0.0))
+        return wait_s >= _GIVE_UP_S
 
     def _elders(self) -> Sequence[PeerId]:
         return self._neighbours.elders(self._learning.layout.digest, self._learning.lineage)
@@ -135,7 +141,8 @@ class Welcome:
             try:
                 vector, offer = await self._fetch(peer)
             except (RemoteError, Unreachable) as error:
-                self._failed[peer] = min(2 * wait_s, _RETRY_S_MAX), time.monotonic() + wait_s
+                longer_s = max(2 * wait_s, _GIVE_UP_S if isinstance(error, RemoteError) else 0.0)
+                self._failed[peer] = min(longer_s, _RETRY_S_MAX), time.monotonic() + wait_s
                 self._note_failure(peer, error)
                 continue
             self._failed.pop(peer, None)
