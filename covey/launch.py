@@ -75,7 +75,8 @@ class LocalNode:
 
     def start(self) -> None:
         """Start a node.  Raises NodeError if that cannot even be tried."""
-        command = [sys.executable, "-m", "covey.node", "up", "--until-eof"]
+        # -P: nothing in the folder where the script runs may stand in for an installed module.
+        command = [sys.executable, "-P", "-m", "covey.node", "up", "--until-eof"]
         if self._named:
             command += ["--home", str(self._home.root)]
         try:

@@ -71,7 +71,7 @@ def test_snapshots_and_increments(place: Place) -> None:
         assert weights.tolist() == vector(13).tolist()
         node.until(lambda host: "applied 1" in host.calls)
         assert node.attachment.increment_free
-        train(flock, lambda: len(node.host.snapshots) == 4)
+        train(flock, lambda: len(node.host.snapshots) >= 4)
         assert node.host.applied_by[-1] == 1
         assert node.host.snapshots[-1].tolist() == vector(13).tolist()
 
@@ -121,7 +121,7 @@ def test_the_automatic_period_follows_the_nodes_pace(place: Place) -> None:
     node = place.start()
     with covey.attach(LAYOUT, vector()) as flock:
         node.pace(0.0)
-        train(flock, lambda: len(node.host.snapshots) == 3)
+        train(flock, lambda: len(node.host.snapshots) >= 3)
         node.pace(3600.0)
         train(flock, lambda: flock._session._pace_s == 3600.0)
         seen = len(node.host.snapshots)

@@ -24,8 +24,8 @@ from covey.node.home import Home
 from covey.node.learner_link import LearnerLink
 from covey.protocols.link import SettledReport
 
-assert sys.argv[1:5] == ["-m", "covey.node", "up", "--until-eof"], sys.argv
-home = Home.find(sys.argv[6], {{}})
+assert sys.argv[1:6] == ["-P", "-m", "covey.node", "up", "--until-eof"], sys.argv
+home = Home.find(sys.argv[7], {{}})
 
 class Handler:
     async def attached(self, attachment): await attachment.start(False)
