@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -30,7 +31,7 @@ T = TypeVar("T")
 Json = dict[str, Any]
 
 
-def until(what: str, look: Callable[[], T], within_s: float = PATIENCE_S) -> T:
+def until(what: str, look: Callable[[], T | None], within_s: float = PATIENCE_S) -> T:
     """Look again and again until there is something, and return it.  Raises AssertionError."""
     deadline = time.monotonic() + within_s
     while not (found := look()):
@@ -124,6 +125,12 @@ class Node:
             return str(found["detail"]) if found["state"] == state else ""
 
         return until(f"{self.name}'s discovery is {state}", look)
+
+    def metrics(self) -> str:
+        """As Prometheus reads them."""
+        url = f"http://{self.status()['net']['api']}/metrics"
+        with urllib.request.urlopen(url, timeout=PATIENCE_S) as answer:
+            return str(answer.read().decode())
 
     def exchanges(self) -> int:
         return int(self.status()["exchange"]["exchanges"])

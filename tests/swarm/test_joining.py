@@ -1,4 +1,4 @@
-"""Who may join: a late node gets the flock's weights; another swarm or another model never mixes."""
+"""Who may join: a late node gets the flock's weights; another swarm or model never mixes."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,6 @@ def test_a_late_joiner_starts_from_the_flock(training: list[Node]) -> None:
     late.learns_on()
     for node in training:
         assert node.peer("late")["phase"] == "training"
-    late.kill()
 
 
 def test_another_swarm_is_refused_by_name(training: list[Node], flock: Flock) -> None:
@@ -70,4 +69,3 @@ def test_another_model_is_refused_by_the_tensor(training: list[Node]) -> None:
     ada.learns_on()
     assert wide.exchanges() == 0
     assert np.isfinite(start).all()
-    wide.kill()

@@ -20,7 +20,7 @@ def gone(flock: Flock, within_s: float) -> None:
 
 
 def test_sigterm_leaves_and_says_so(training: list[Node]) -> None:
-    ada, bob = training
+    ada = training[0]
     leaver = ada.flock.run("leaver").ready()
     leaver.learns_on()
     step = leaver.status()["training"]["step"]
@@ -35,27 +35,30 @@ def test_sigterm_leaves_and_says_so(training: list[Node]) -> None:
     again = ada.flock.run("leaver").ready()
     restored = again.event("train.restored")
     assert restored["data"]["step"] >= step, "it kept its state as it left"
-    again.kill()
 
 
-def test_sigterm_with_a_learner_that_hangs(flock: Flock) -> None:
-    node = flock.run("node", learner=["--deaf"]).ready()
+def test_sigterm_with_a_learner_that_hangs(training: list[Node]) -> None:
+    flock = training[0].flock
+    node = flock.run("deaf", learner=["--deaf"]).ready()
     node.event("train.started")
+    before = len(flock.pids())
     node.terminate()
     node.wait(LEAVES_S)
-    gone(flock, 1)
+    until("its learner is gone too", lambda: len(flock.pids()) == before - 2, 1)
 
 
-def test_the_second_sigterm_ends_at_once(flock: Flock) -> None:
-    node = flock.run("node", learner=["--deaf"]).ready()
+def test_the_second_sigterm_ends_at_once(training: list[Node]) -> None:
+    flock = training[0].flock
+    node = flock.run("deafer", learner=["--deaf"]).ready()
     node.event("train.started")
+    before = len(flock.pids())
     began = time.monotonic()
     node.terminate()
-    until("it is leaving", lambda: not node.checks()["membership"] == "ok")
+    until("it is leaving", lambda: node.checks()["membership"] != "ok")
     node.terminate()
     assert node.wait() == 1
     assert time.monotonic() - began < 4, "not as long as the learner is given"
-    gone(flock, 5)
+    until("its learner is gone too", lambda: len(flock.pids()) == before - 2, 5)
 
 
 def test_covey_stop(flock: Flock) -> None:
@@ -67,13 +70,15 @@ def test_covey_stop(flock: Flock) -> None:
     assert "no node runs" in words
 
 
-def test_ctrl_c_of_run_leaves_no_process(flock: Flock) -> None:
+def test_ctrl_c_of_run_leaves_no_process(training: list[Node]) -> None:
+    flock = training[0].flock
     node = flock.run("node").ready()
     node.event("train.started")
-    assert len(flock.pids()) == 2
+    before = len(flock.pids())
     os.killpg(node.process.pid, signal.SIGINT)  # as a terminal does: to both
     assert node.wait(LEAVES_S) == 130
-    gone(flock, 1)
+    until("its learner is gone too", lambda: len(flock.pids()) == before - 2, 1)
+    training[0].peer("node", "left")
 
 
 def test_ctrl_c_of_a_script_takes_its_own_node_along(flock: Flock, tmp_path: Path) -> None:
