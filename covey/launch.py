@@ -66,9 +66,14 @@ class LocalNode:
             return None
         return connection
 
+    @property
+    def running(self) -> bool:
+        """Whether a node started here runs, if only just."""
+        return self._process is not None and self._process.poll() is None
+
     def revive(self) -> None:
         """Start the node again if it was started here and has ended."""
-        if self._process is not None and self._process.poll() is not None:
+        if self._process is not None and not self.running:
             self._close_input()
             with suppress(NodeError):  # e.g. a full disk for now; the next try may do
                 self.start()

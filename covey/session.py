@@ -87,6 +87,7 @@ class Session:
         self._due_at = math.inf
         self._look_at = 0.0
         self._retry_s = _RETRY_S
+        self._retry_at = 0.0
         self._log: dict[str, SupportsFloat] = {}
         self._logged_at = 0.0
 
@@ -274,9 +275,12 @@ class Session:
             self._greet(Channel(connection))
             self._look_at = now + _GREETING_LOOK_S
             return
-        self._node.revive()
-        self._look_at = now + self._retry_s
-        self._retry_s = min(2 * self._retry_s, _RETRY_S_MAX)
+        if now >= self._retry_at:
+            self._node.revive()
+            self._retry_at = now + self._retry_s
+            self._retry_s = min(2 * self._retry_s, _RETRY_S_MAX)
+        starting = self._node.running
+        self._look_at = min(self._retry_at, now + _LOOK_S) if starting else self._retry_at
 
     def _lose(self, now: float, error: Exception) -> None:
         why = str(error)
@@ -292,7 +296,7 @@ class Session:
             )
         say("the node is gone; training goes on alone until it is back")
         self.phase = Phase.LONE
-        self._look_at = now + self._retry_s
+        self._look_at = self._retry_at = now + self._retry_s
 
     def _end(self) -> None:
         if self._channel is not None:
