@@ -1,0 +1,217 @@
+"""The worker thread: in order, always, and never on the event loop."""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from random import Random
+
+import pytest
+
+from covey.gossip.core import Core, Outcome, Outgoing
+from covey.node.faults import OperatorError
+from covey.node.runner import CoreRunner
+from covey.protocols.errors import Malformed
+from covey.protocols.identity import Identity, PeerId
+from covey.protocols.messages import Lineage
+from tests.node.hosts import LAYOUT, PLAIN, noise
+
+ONE, TWO = Identity(b"1" * 32).peer, Identity(b"2" * 32).peer
+
+
+class Rig:
+    """A runner of a core that has a model."""
+
+    def __init__(self) -> None:
+        self.core = Core(ONE, PLAIN, LAYOUT, Random(1))
+        self.core.begin(noise(), Lineage(b"f" * 32, 0))
+        self.outcomes: list[Outcome] = []
+        self.bugs: list[BaseException] = []
+        self.runner = CoreRunner(self.core, self.outcomes.extend, self.bugs.append)
+
+    def propose(self) -> Outgoing | None:
+        self.core.open_period()
+        return self.core.propose([TWO], 0.0)
+
+    def fail(self, peer: PeerId = TWO) -> None:
+        self.core.failed(peer, "lost")
+
+
+def play(scenario: "Callable[[Rig], object]") -> Rig:
+    async def go() -> Rig:
+        rig = Rig()
+        try:
+            await scenario(rig)  # type: ignore[misc]
+        finally:
+            await rig.runner.close()
+        return rig
+
+    return asyncio.run(go())
+
+
+def test_work_is_done_elsewhere_and_in_order() -> None:
+    done: list[object] = []
+
+    async def scenario(rig: Rig) -> None:
+        for number in range(20):
+            rig.runner.post(lambda number=number: done.append(number))  # type: ignore[misc]
+        assert await rig.runner.run(threading.current_thread) is not threading.current_thread()
+        assert done == list(range(20))
+
+    assert not play(scenario).bugs
+
+
+def test_outcomes_come_before_the_answer() -> None:
+    async def scenario(rig: Rig) -> None:
+        assert await rig.runner.run(rig.propose) is not None
+        assert rig.outcomes == []
+        await rig.runner.run(rig.fail)
+        assert [outcome.reason for outcome in rig.outcomes] == ["lost"]
+
+    play(scenario)
+
+
+def test_outcomes_of_what_raised_come_too() -> None:
+    async def scenario(rig: Rig) -> None:
+        await rig.runner.run(rig.propose)
+
+        def fail() -> None:
+            rig.fail()
+            raise Malformed("the answer")
+
+        with pytest.raises(Malformed):
+            await rig.runner.run(fail)
+        assert len(rig.outcomes) == 1
+
+    assert not play(scenario).bugs
+
+
+def test_no_outcome_is_lost_or_told_twice() -> None:
+    """The loop looks while the worker works."""
+
+    async def scenario(rig: Rig) -> None:
+        def exchange() -> None:
+            rig.propose()
+            rig.fail()
+
+        for _ in range(300):
+            rig.runner.post(exchange)
+            await asyncio.sleep(0)
+        await rig.runner.run(lambda: None)
+        assert len(rig.outcomes) == 300
+
+    play(scenario)
+
+
+def test_a_caller_that_is_cancelled_only_does_not_hear() -> None:
+    done: list[str] = []
+
+    async def scenario(rig: Rig) -> None:
+        gate = threading.Event()
+        rig.runner.post(lambda: None if gate.wait(30) else done.append("never"))
+        waiting = asyncio.create_task(rig.runner.run(lambda: done.append("queued")))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        assert waiting.cancelled()
+        assert not done
+        gate.set()
+        await rig.runner.run(lambda: None)
+        assert done == ["queued"]
+
+    play(scenario)
+
+
+def test_a_fault_of_a_cancelled_call_is_nobodys(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario(rig: Rig) -> None:
+        def fail() -> None:
+            raise OperatorError("the disk is full")
+
+        waiting = asyncio.create_task(rig.runner.run(fail))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        rig.runner.post(fail)
+        await rig.runner.run(lambda: None)
+
+    assert not play(scenario).bugs
+    assert not caplog.messages
+
+
+def test_idle_waits_for_the_exchange_and_refuses_others_meanwhile() -> None:
+    done: list[str] = []
+
+    async def scenario(rig: Rig) -> None:
+        assert await rig.runner.run_idle(lambda: 7) == 7
+        await rig.runner.run(rig.propose)
+        waiting = asyncio.create_task(rig.runner.run_idle(lambda: done.append("idle")))
+        for _ in range(20):
+            await rig.runner.run(lambda: None)
+        assert not done
+        assert rig.runner.wanted
+        await rig.runner.run(rig.fail)
+        await waiting
+        assert done == ["idle"]
+        assert not rig.runner.wanted
+
+    play(scenario)
+
+
+def test_idle_is_woken_by_what_was_posted() -> None:
+    """As when membership finds a peer dead: nobody calls ``run`` then."""
+
+    async def scenario(rig: Rig) -> None:
+        await rig.runner.run(rig.propose)
+        waiting = asyncio.create_task(rig.runner.run_idle(lambda: 7))
+        await asyncio.sleep(0)
+        rig.runner.post(rig.fail)
+        assert await waiting == 7
+
+    play(scenario)
+
+
+def test_idle_that_is_cancelled_wants_nothing_any_more() -> None:
+    async def scenario(rig: Rig) -> None:
+        await rig.runner.run(rig.propose)
+        waiting = asyncio.create_task(rig.runner.run_idle(lambda: 7))
+        await asyncio.sleep(0)
+        assert rig.runner.wanted
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        assert not rig.runner.wanted
+
+    play(scenario)
+
+
+def test_bugs_are_told_also_when_nobody_asks(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario(rig: Rig) -> None:
+        def fail() -> None:
+            raise ZeroDivisionError("a bug")
+
+        rig.runner.post(fail)
+        with pytest.raises(ZeroDivisionError):
+            await rig.runner.run(fail)
+        with pytest.raises(ZeroDivisionError):
+            await rig.runner.run_idle(fail)
+
+    assert [type(bug) for bug in play(scenario).bugs] == [ZeroDivisionError] * 3
+    assert not caplog.messages
+
+
+def test_close_finishes_what_was_asked_for_and_blocks_nobody() -> None:
+    done: list[str] = []
+
+    async def scenario(rig: Rig) -> None:
+        gate = threading.Event()
+        rig.runner.post(lambda: None if gate.wait(30) else done.append("never"))
+        rig.runner.post(lambda: done.append("last"))
+        closing = asyncio.create_task(rig.runner.close())
+        await asyncio.sleep(0)  # the loop turns while the worker works
+        assert rig.runner.closed
+        rig.runner.post(lambda: done.append("too late"))
+        gate.set()
+        await closing
+        assert done == ["last"]
+        with pytest.raises(AssertionError):
+            await rig.runner.run(lambda: None)
+
+    play(scenario)
