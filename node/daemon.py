@@ -189,7 +189,9 @@ class Daemon:
         self._listening = True
         self.events.emit("node.started", id=facts.id, listen=facts.listen, api=facts.api)
         self._notifier.ready(self._one_line())
-        invitation = self.invite(0) if self._created else None
+        invitation = None
+        if self._created:  # whoever reads it is a member: it has no place in a log
+            invitation = self.invite(0) if sys.stderr.isatty() else ""
         print(greeting(facts, invitation), file=sys.stderr, flush=True)  # stdout is the script's
 
     async def serve(self, script: list[str] | None, until_eof: bool) -> int:

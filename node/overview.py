@@ -38,13 +38,18 @@ class Facts:
 
 
 def greeting(facts: Facts, invitation: str | None) -> str:
-    """What a node prints when it has started; ``invitation`` is that of a swarm it created."""
+    """What a node prints when it has started.
+
+    ``invitation`` is that of a swarm it created, empty where it must not be seen, such as in a log.
+    """
     lines = [
         f"covey {facts.version}: node {facts.name} ({facts.id[:7]}) of swarm {facts.swarm_name!r}, "
         f"status at http://{facts.api}/api/v1/status"
     ]
-    if invitation is not None:
+    if invitation:
         lines += ["A new swarm.  On each further machine, once:", f"    covey join {invitation}"]
+    elif invitation is not None:
+        lines += ["A new swarm.  `covey invite` prints the line that lets other machines join."]
     return "\n".join(lines)
 
 
