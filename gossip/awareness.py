@@ -22,22 +22,18 @@ class Awareness:
         self._memory_s = memory_s
         self._stretch_max = stretch_max
         self._noted_at = -math.inf
-        self._stalled_at = -math.inf
         self._lost_s = 0.0
         self._lag = 0.0
 
-    def note(self, now: float, lag_s: float) -> float:
-        """The loop came ``lag_s`` late to ``now``.  Returns as much of it as was a stall, or 0."""
+    def note(self, now: float, lag_s: float) -> None:
+        """The caller's loop came ``lag_s`` late to ``now``."""
         elapsed = now - self._noted_at
         self._noted_at = now
         self._lag *= math.exp(-elapsed / self._memory_s)
         lag_s = min(lag_s, elapsed)  # more would make awake time run backwards
-        if lag_s < self._least_s:
-            return 0.0
-        self._lost_s += lag_s
-        self._stalled_at = now
-        self._lag = min(self._stretch_max - 1.0, self._lag + lag_s / self._unit_s)
-        return lag_s
+        if lag_s >= self._least_s:
+            self._lost_s += lag_s
+            self._lag = min(self._stretch_max - 1.0, self._lag + lag_s / self._unit_s)
 
     @property
     def stretch(self) -> float:
@@ -51,7 +47,3 @@ class Awareness:
     def clock(self, awake: float) -> float:
         """When it will be ``awake`` in awake time, if no stall comes between."""
         return awake + self._lost_s
-
-    def spoiled(self, began_at: float) -> bool:
-        """Whether a stall fell into what began then: its answer may have come unheard."""
-        return began_at <= self._stalled_at

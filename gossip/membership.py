@@ -16,7 +16,7 @@ heard from as often again; whoever missed a probe is probed every second until t
 A pair that the table lacks changes nothing: a late word of a boot that has left revives nobody.
 
 Slow is not dead (Lifeguard; awareness.py).  Limits run in *awake* time, which leaves out stalls of
-this node's own loop; probes that a stall spoiled do not count; repeated lag stretches every limit.
+this node's own loop, and lag stretches every limit, so that a probe spoiled by a stall is no proof.
 
 A copied data directory gives two machines one identity (boots.py): the elder boot stands, what the
 newer says is ignored, and one CONFLICT is reported, as is its end.
@@ -220,8 +220,6 @@ class Membership:
             return []
         target = record.target
         began_at, target.began_at = target.began_at, None
-        if began_at is not None and self._awareness.spoiled(began_at):
-            return []
         target.unanswered += 1
         record.misses += 1
         record.missed_at = now
@@ -232,16 +230,13 @@ class Membership:
     def tick(self, now: float, lag_s: float = 0.0) -> list[Change]:
         """Apply what is due.  ``lag_s``: how late the caller's loop has come to this call."""
         changes: list[Change] = []
-        stalled_s = self._awareness.note(now, lag_s)
-        if now < self._look_at and not stalled_s:
+        self._awareness.note(now, lag_s)
+        if now < self._look_at:
             return changes
         if self._boots.settle(now):
             changes.append(_conflict(self._me, Life.ALIVE, Kind.CONFLICT_OVER))
         self._look_at = self._boots.settled_at()
         for record in list(self._records.values()):
-            if stalled_s and record.missed_at >= now - stalled_s:
-                # Reported in the very turn that ended the stall.
-                record.misses, record.missed_at = record.misses - 1, -math.inf
             changes += self._look(record, now)
         if self._records:  # the stretch and the interval move limits, but not far in a period
             self._look_at = min(self._look_at, now + self._config.probe_s)

@@ -14,20 +14,17 @@ def aware() -> Awareness:
 def test_health_changes_nothing() -> None:
     awareness = aware()
     for turn in range(100):
-        assert awareness.note(turn * 0.3, 0.01) == 0.0
+        awareness.note(turn * 0.3, 0.01)
     assert awareness.stretch == 1.0
     assert awareness.awake(30.0) == 30.0
-    assert not awareness.spoiled(0.0)
 
 
 def test_stall_is_left_out_of_awake_time() -> None:
     awareness = aware()
     awareness.note(10.0, 0.0)
-    assert awareness.note(15.0, 4.0) == 4.0
+    awareness.note(15.0, 4.0)
     assert awareness.awake(15.0) == 11.0
     assert awareness.clock(awareness.awake(16.0)) == 16.0
-    assert awareness.spoiled(14.9)
-    assert not awareness.spoiled(15.1)
 
 
 def test_awake_time_never_runs_backwards() -> None:
@@ -37,8 +34,7 @@ def test_awake_time_never_runs_backwards() -> None:
     awareness.note(now, 0.0)
     for _ in range(1000):
         now += rng.random()
-        stalled_s = awareness.note(now, rng.choice([0.0, 0.5, 100.0]))
-        assert 0.0 <= stalled_s <= 1.0
+        awareness.note(now, rng.choice([0.0, 0.5, 100.0]))
         assert awareness.awake(now) >= last - 1e-9
         last = awareness.awake(now)
 

@@ -49,6 +49,8 @@ def test_half_of_a_hundred_vanish() -> None:
         lives = [life for _, life in crowd.lives(peer)]
         last = [Life.SUSPECT, Life.DEAD] if peer in gone else []
         assert lives == [Life.ALIVE, *last]
+    healing = [at for at, peer in crowd.probed if peer in gone and at > 260.0]
+    assert 80 <= len(healing) <= 115  # one a second, for all who are gone together
 
 
 @pytest.mark.parametrize("size", [1, 3, 8, 20, 99])
