@@ -198,7 +198,7 @@ def test_a_peers_scales_do_not_become_ours() -> None:
     size = pair.accepter.coder.layer_size()
     pair.accepter.commit(bytes(size), MOST, pair.y)
     assert pair.accepter.largest is not None
-    assert pair.accepter.largest.max() <= 320 * 0.11
+    assert pair.accepter.largest.max() <= quantiser.RANGE_PER_SCALE * 0.11
 
 
 def test_what_each_state_expects() -> None:
