@@ -1,0 +1,65 @@
+"""A training script that nobody wrote for covey learns in a swarm by one import and one line."""
+
+import difflib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from safetensors.numpy import load_file
+
+from tests.swarm.flock import Flock, Node
+
+pytestmark = pytest.mark.swarm
+
+SCRIPT = Path(__file__).parent / "data" / "train_nanogpt_like.py"
+LONGER = ("--max_iters=200", "--lr_decay_iters=200")
+ADDED = {
+    "import torch\n": "import covey\n",
+    "optimizer = model.configure_optimizers()\n": 'covey.join(model, optimizer, every="100ms")\n',
+}
+
+
+def patched() -> str:
+    """The script with both lines, each after the one that it follows."""
+    before = SCRIPT.read_text()
+    after = before
+    for line, added in ADDED.items():
+        assert after.count("\n" + line) == 1
+        after = after.replace("\n" + line, "\n" + line + added)
+    changes = [line for line in difflib.ndiff(before.splitlines(), after.splitlines())]
+    assert [line[2:] + "\n" for line in changes if line[0] != " "] == list(ADDED.values())
+    return after
+
+
+def model(node: Node) -> NDArray[np.float32]:
+    """The vector that a node has kept as its learner ended."""
+    newest = max(node.home.checkpoints.glob("*.safetensors"))
+    vector: NDArray[np.float32] = load_file(newest)["x"]
+    return vector
+
+
+def test_two_lines_make_two_scripts_learn_as_one(flock: Flock) -> None:
+    script = flock.folder / "train.py"
+    script.write_text(patched())
+    nodes = []
+    for seed, name in enumerate(("ada", "bob")):
+        out = flock.folder / f"{name}.out"
+        nodes.append(flock.script(name, script, f"--seed={seed}", f"--out_dir={out}", *LONGER))
+    for node in nodes:
+        node.ready()
+        node.event("train.started")
+    for node in nodes:
+        node.learns_on()
+    founders = {node.status()["training"]["founder"] for node in nodes}
+    assert len(founders) == 1, "they train one model"
+    assert [node.wait() for node in nodes] == [0, 0]
+    losses = [
+        [float(s.split()[-1]) for s in node.words.splitlines() if s.startswith("step ")]
+        for node in nodes
+    ]
+    assert max(first for first, *_ in losses) > 4, "near the logarithm of 80 characters"
+    assert all(last < 3.1 for *_, last in losses), "they have learned"
+    one, two = map(model, nodes)
+    apart = np.linalg.norm(one - two) / np.linalg.norm(one)
+    assert apart < 0.1, "two that never spoke are 1.4 apart"
