@@ -83,7 +83,7 @@ def test_a_crash_at_any_message_costs_half_a_difference_at_most(flocks: Flocks, 
             flock.exchange(0, 1)
             flock.wait()
             drift = np.linalg.norm(flock.x.sum(axis=0) - before)
-            assert drift <= apart / 2 * 1.01  # the code's noise included
+            assert drift <= apart / 2 * 1.02  # the code's noise included
             if drift > 1e-3 * apart:
                 seen.add(lost)
     assert seen == {Settled}
@@ -156,7 +156,7 @@ def test_random_matchings_contract_as_the_formula_says(
 def test_settling_brings_everybody_to_the_mean(flocks: Flocks, codec: str) -> None:
     flock = flocks(8, 500, 20, Config(codec=codec), seed=1).scattered(0.02, rested=True)
     mean = flock.x.mean(axis=0)
-    for _ in range(40):
+    for _ in range(60):
         flock.match()
     assert np.abs(flock.x - mean).max() < 1e-5
 
