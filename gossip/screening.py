@@ -12,8 +12,6 @@ of distances in place of the neighbourhood; the median gate keeps one liar from 
 from collections import deque
 from dataclasses import dataclass
 
-import numpy as np
-
 from covey.gossip.config import Screening
 
 _FARTHEST = 1e18  # no model is this far from another, whatever the history: float32 stays finite
@@ -70,9 +68,9 @@ class Screen:
             return Bound(_FARTHEST, _FARTHEST)
         # A flock that has agreed must not take its next movement for an attack.
         floor = self._config.negligible * self.scale
-        distances = np.array(self._distances)
-        reach = self._config.gate_ratio * max(float(np.median(distances)), floor)
-        clip = max(float(np.quantile(distances, self._config.clip_quantile)), floor)
+        distances = sorted(self._distances)
+        reach = self._config.gate_ratio * max(_quantile(distances, 0.5), floor)
+        clip = max(_quantile(distances, self._config.clip_quantile), floor)
         return Bound(min(reach, _FARTHEST), min(clip, _FARTHEST))
 
     def note(self, distance: float) -> None:
@@ -83,3 +81,11 @@ class Screen:
         """
         if distance > 0:
             self._distances.append(min(distance, self._config.growth * self.bound().clip))
+
+
+def _quantile(ordered: list[float], share: float) -> float:
+    """Between the two nearest of some sorted numbers, linearly."""
+    place = share * (len(ordered) - 1)
+    below = int(place)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (place - below) * (ordered[above] - ordered[below])

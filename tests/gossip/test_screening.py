@@ -109,6 +109,14 @@ def test_distances_below_the_floor_are_never_clipped() -> None:
     assert bound == Bound(3.0, 1.0)
 
 
+@given(st.lists(st.floats(1e-9, 1e9), min_size=4, max_size=24))
+def test_the_bound_is_numpys_quantile(distances: list[float]) -> None:
+    made = screen()
+    made._distances.extend(distances)
+    assert made.bound().clip == pytest.approx(float(np.quantile(distances, 0.3)))
+    assert made.bound().reach == pytest.approx(3 * float(np.median(distances)))
+
+
 @given(st.lists(DISTANCES, max_size=60), st.floats(0, 1e30))
 def test_bounds_are_always_numbers(distances: list[float], scale: float) -> None:
     bound = screen(*distances, scale=scale).bound()
