@@ -5,6 +5,7 @@ begun or failed.  A proven member's connection goes to aiohttp, with a deadline 
 """
 
 import asyncio
+import contextlib
 import logging
 import socket
 from collections.abc import Callable
@@ -27,24 +28,31 @@ CONNECTIONS_PER_PEER_MAX = 12
 _log = logging.getLogger(__name__)
 
 
+def abort(transport: asyncio.Transport) -> None:
+    """Drop a connection, which may be lost already."""
+    # Python 3.11.2 (Debian 12): a TLS transport that has lost its connection raises then.
+    with contextlib.suppress(AttributeError):
+        transport.abort()
+
+
 class Visit:
     """One connection, dropped when it sends no whole request header in time."""
 
     def __init__(self, transport: asyncio.Transport, host: str) -> None:
         self.transport = transport
         self.host = host
-        self._timer = asyncio.get_running_loop().call_later(HEADER_S, transport.abort)
+        self._timer = asyncio.get_running_loop().call_later(HEADER_S, abort, transport)
 
     def busy(self) -> None:
         self._timer.cancel()
 
     def idle(self) -> None:
         self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_later(IDLE_S, self.transport.abort)
+        self._timer = asyncio.get_running_loop().call_later(IDLE_S, abort, self.transport)
 
     def end(self) -> None:
         self._timer.cancel()
-        self.transport.abort()
+        abort(self.transport)
 
 
 class Listener:
@@ -161,7 +169,7 @@ class Listener:
         of_peer = sum(other.peer == encrypted.peer for other in self._visits)
         if of_peer > CONNECTIONS_PER_PEER_MAX or len(self._visits) > CONNECTIONS_MAX:
             self._rejected(encrypted.peer, TooLarge(f"{of_peer} connections at once"))
-            transport.abort()
+            abort(transport)
 
     def _is_trusted(self, host: str) -> bool:
         """Whether a member is connected from ``host``; this machine always is."""

@@ -14,7 +14,7 @@ from typing import Protocol
 from aiohttp import web
 
 from covey.node import streams
-from covey.node.listener import IDLE_S, LINGER_S, Listener, host_of, log_bug
+from covey.node.listener import IDLE_S, LINGER_S, Listener, abort, host_of, log_bug
 from covey.node.streams import Buffer
 from covey.node.tasks import OnBug
 from covey.node.tls import Credentials, PeerSocket
@@ -138,7 +138,7 @@ class PeerServer:
             # Without its end it was cut off; else our answer was lost, which is nobody's fault.
             if not request.content.is_eof():
                 self._handler.rejected(encrypted.peer, Malformed("the message was cut off"))
-            transport.abort()
+            abort(transport)
             return web.Response(status=400)  # never arrives; aiohttp logs what is raised as a bug
         finally:
             visit.idle()
@@ -245,7 +245,7 @@ async def _sending(request: web.Request, response: web.StreamResponse) -> AsyncI
             await response.write_eof()
     except TimeoutError as error:
         if request.transport is not None:
-            request.transport.abort()
+            abort(request.transport)
         raise ConnectionResetError("the peer reads too slowly") from error
 
 
