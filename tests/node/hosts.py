@@ -7,7 +7,7 @@ learner as raw frames, so that a test decides when it takes, adds and hands over
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
@@ -207,11 +207,17 @@ class Node:
     def happened(self, type: str) -> int:
         return len(self.events.since(0, [type]))
 
-    async def learner(self, vector: Vector, layout: Layout = LAYOUT, pid: int = 1) -> "Learner":
+    async def learner(
+        self,
+        vector: Vector,
+        layout: Layout = LAYOUT,
+        pid: int = 1,
+        resumed: Lineage | None = None,
+    ) -> "Learner":
         """A learner that waits for its weights."""
         reader, writer = await asyncio.open_unix_connection(self._folder / "s")
         learner = Learner(vector, reader, writer)
-        await learner.attach(layout, pid)
+        await learner.attach(layout, pid, resumed)
         return learner
 
     async def trainee(self, vector: Vector, layout: Layout = LAYOUT, pid: int = 1) -> "Learner":
@@ -270,9 +276,9 @@ class Learner:
         assert self._areas is not None
         return self._areas
 
-    async def attach(self, layout: Layout, pid: int, resumed: Lineage | None = None) -> None:
-        frame = link.Attach(link.LINK, layout.encoded, f"script{pid}", pid, "automatic", resumed)
-        self._send(replace(frame, resumed=resumed or self.lineage))
+    async def attach(self, layout: Layout, pid: int, resumed: Lineage | None) -> None:
+        name = f"script{pid}"
+        self._send(link.Attach(link.LINK, layout.encoded, name, pid, "automatic", resumed))
         self._listening = asyncio.create_task(self._listen(layout))
         await until(lambda: self._areas is not None or self.ended)
         if self._areas is not None:

@@ -1,0 +1,387 @@
+"""Which weights a learner starts from: its own, a peer's, the node's, or those it founds with."""
+
+import asyncio
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from covey.node.welcome import Welcome
+from covey.protocols.messages import Lineage, Phase, StateOffer
+from tests.node.hosts import LAYOUT, Node, nodes, noise, until
+
+
+@pytest.fixture(autouse=True)
+def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("_NEWS_S", "_LINEAGE_CHECK_S", "_RETRY_S"):
+        monkeypatch.setattr(f"covey.node.welcome.{name}", 0.01)
+
+
+async def grow_old(node: Node, age: int) -> None:
+    """As if ``node`` had closed so many periods."""
+    core = node.learning.runner.core
+
+    def grow() -> None:
+        core.lineage = Lineage(core.lineage.founder, age)
+
+    await node.learning.runner.run(grow)
+
+
+async def lost(kind: str) -> str:
+    return "lost"
+
+
+def test_whoever_is_alone_founds(tmp_path: Path) -> None:
+    async def go() -> None:
+        async with nodes(tmp_path) as (node,):
+            learner = await node.trainee(noise())
+            assert not learner.replaced
+            assert np.array_equal(await node.x(), noise())
+            assert learner.lineage == node.host.lineage
+            assert node.happened("train.founded") == node.happened("train.started") == 1
+            await learner.leave()
+
+    asyncio.run(go())
+
+
+def test_nobody_founds_before_it_has_looked_around(tmp_path: Path) -> None:
+    async def go() -> None:
+        async with nodes(tmp_path) as (node,):
+            node.view.wire.looked_around = False
+            learner = await node.learner(noise())
+            await until(lambda: node.host.learning is not None)
+            await until(lambda: node.learning.phase is Phase.JOINING)
+            await asyncio.sleep(0.05)
+            assert learner.lineage is None
+            node.view.wire.looked_around = True
+            await learner.started()
+            await learner.leave()
+
+    asyncio.run(go())
+
+
+def test_of_two_that_wait_the_least_founds(tmp_path: Path) -> None:
+    async def go() -> None:
+        async with nodes(tmp_path, 2) as pair:
+            least, other = sorted(pair, key=lambda node: node.me)
+            least.view.wire.looked_around = False
+            learners = [await n.learner(noise(seed=s)) for s, n in enumerate((least, other))]
+            await until(lambda: all(n.host.learning is not None for n in pair))
+            await until(lambda: all(n.learning.phase is Phase.JOINING for n in pair))
+            least.view.wire.looked_around = True
+            for learner in learners:
+                await learner.started()
+                assert np.array_equal(learner.vector, noise(seed=0))
+            assert not learners[0].replaced
+            assert learners[1].replaced
+            assert other.happened("train.copied") == 1
+            assert other.happened("train.founded") == 0
+            for learner in learners:
+                await learner.leave()
+
+    asyncio.run(go())
+
+
+def test_a_late_joiner_starts_from_the_flocks_weights(tmp_path: Path) -> None:
+    async def go() -> None:
+        async with nodes(tmp_path, 2) as (one, two):
+            first = await one.trainee(noise())
+            for _ in range(5):
+                first.step(1.0)
+                first.hand_over()
+                await until(lambda: first.consumed)
+            second = await two.trainee(noise(seed=2))
+            assert np.array_equal(second.vector, await one.x())
+            assert two.learning.step == one.learning.step == 5
+            assert two.host.lineage.founder == one.host.lineage.founder
+            for learner in (first, second):
+                await learner.leave()
+
+    asyncio.run(go())
+
+
+@pytest.mark.parametrize("yields", [0, 1])
+def test_two_that_founded_apart_find_together(tmp_path: Path, yields: int) -> None:
+    """The elder's weights stand; what the other trained since its last snapshot is added."""
+
+    async def go() -> None:
+        async with nodes(tmp_path, 2) as pair:
+            wire = pair[0].view.wire
+            wire.silent = {node.me for node in pair}
+            learners = [await node.trainee(noise(seed=s)) for s, node in enumerate(pair)]
+            await grow_old(pair[1 - yields], 100)
+            giving, taking = learners[1 - yields], learners[yields]
+            taking.step(1.0)
+            wire.silent.clear()
+            await until(lambda: taking.pending)
+            taking.apply()
+            assert np.allclose(taking.vector, giving.vector + 1, atol=1e-6)
+            assert taking.lineage is not None
+            assert giving.lineage is not None
+            assert taking.lineage.founder == giving.lineage.founder
+            assert pair[yields].happened("train.copied") == 1
+            for learner in learners:
+                await learner.leave()
+
+    asyncio.run(go())
+
+
+def test_two_young_flocks_do_not_swap(tmp_path: Path) -> None:
+    async def go() -> None:
+        async with nodes(tmp_path, 2) as pair:
+            wire = pair[0].view.wire
+            wire.silent = {node.me for node in pair}
+            learners = [await node.trainee(noise(seed=s)) for s, node in enumerate(pair)]
+            wire.silent.clear()
+            await until(lambda: pair[0].host.lineage.founder == pair[1].host.lineage.founder)
+            await asyncio.sleep(0.05)
+            assert sum(node.happened("train.copied") for node in pair) == 1
+            for learner in learners:
+                await learner.leave()
+
+    asyncio.run(go())
+
+
+def test_a_joiner_waits_for_an_elder_that_cannot_give_its_weights_now(tmp_path: Path) -> None:
+    async def go() -> None:
+        async with nodes(tmp_path, 2) as (one, two):
+            first = await one.trainee(noise())
+            one.view.wire.fate = lost
+            second = await two.learner(noise(seed=2))
+            await until(lambda: two.happened("train.copy_failed"))
+            assert two.learning.phase is Phase.JOINING
+            assert "waits for the weights of" in two.learning.reason
+            assert second.lineage is None
+
+            async def ok(kind: str) -> str:
+                return "ok"
+
+            one.view.wire.fate = ok
+            await second.started()
+            assert np.array_equal(second.vector, noise())
+            assert not two.learning.reason
+            for learner in (first, second):
+                await learner.leave()
+
+    asyncio.run(go())
+
+
+def test_an_elder_that_fails_is_asked_ever_more_seldom(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("covey.node.welcome._RETRY_S", 3.0)
+
+    async def go() -> None:
+        async with nodes(tmp_path, 2) as (one, two):
+            first = await one.trainee(noise())
+            one.view.wire.fate = lost
+            second = await two.learner(noise(seed=2))
+            await until(lambda: two.happened("train.copy_failed"))
+            await asyncio.sleep(0.1)  # many looks
+            assert two.happened("train.copy_failed") == 1
+            await second.crash()
+            await first.leave()
+
+    asyncio.run(go())
+
+
+def _lie(offer: StateOffer, path: Path, how: str) -> StateOffer:
+    if how == "longer":
+        return StateOffer(offer.digest, offer.length + 4, offer.lineage, offer.step)
+    vector = np.frombuffer(path.read_bytes(), np.float32).copy()
+    vector[7] = np.nan
+    path.write_bytes(vector.tobytes())
+    return offer
+
+
+@pytest.mark.parametrize("how", ["longer", "not finite"])
+def test_an_elder_that_gives_nonsense_holds_up_nobody(
+    tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def go() -> None:
+        async with nodes(tmp_path, 2) as (one, two):
+            first = await one.trainee(noise())
+            offer = await one.host.state()
+            assert offer is not None
+            path = one.handout.file(offer.digest)
+            assert path is not None
+            false = _lie(offer, path, how)
+
+            async def state() -> StateOffer:
+                return false
+
+            monkeypatch.setattr(one.host, "state", state)
+            second = await two.trainee(noise(seed=2))
+            assert np.array_equal(second.vector, noise(seed=2))
+            assert two.happened("train.founded") == 1
+            assert [error.reason for error in two.view.rejections] == ["malformed"]
+            for learner in (first, second):
+                await learner.leave()
+
+    asyncio.run(go())
+
+
+def test_a_node_with_a_model_waits_for_no_broken_elder(tmp_path: Path) -> None:
+    async def go() -> None:
+        async with nodes(tmp_path, 2) as (one, two):
+            first = await one.trainee(noise())
+            second = await two.trainee(noise(), pid=1)
+            await second.crash()
+            await until(lambda: two.learning.phase is Phase.PAUSED)
+            one.view.wire.fate = lost
+            await grow_old(one, 1000)
+            third = await two.trainee(noise(seed=3), pid=2)
+            assert np.array_equal(third.vector, noise())
+            assert two.happened("train.copy_failed") >= 1
+            for learner in (first, third):
+                await learner.leave()
+
+    asyncio.run(go())
+
+
+@pytest.mark.parametrize("clean", [True, False])
+def test_a_learner_that_goes_while_it_waits(tmp_path: Path, clean: bool) -> None:
+    async def go() -> None:
+        async with nodes(tmp_path) as (node,):
+            node.view.wire.looked_around = False
+            learner = await node.learner(noise())
+            await until(lambda: node.host.learning is not None)
+            await (learner.leave() if clean else learner.crash())
+            await until(lambda: node.happened("train.detached"))
+            assert node.learning.phase is Phase.IDLE  # there is nothing to hold
+            assert not node.host.lineage.founder
+            node.view.wire.looked_around = True
+            again = await node.trainee(noise(seed=2), pid=2)
+            assert np.array_equal(again.vector, noise(seed=2))
+            await again.leave()
+
+    asyncio.run(go())
+
+
+def test_a_joiner_that_goes_while_it_copies(tmp_path: Path) -> None:
+    async def go() -> None:
+        async with nodes(tmp_path, 2) as (one, two):
+            first = await one.trainee(noise())
+            held = asyncio.Event()
+
+            async def hold(kind: str) -> str:
+                held.set()
+                await asyncio.Event().wait()
+                return "ok"
+
+            one.view.wire.fate = hold
+            second = await two.learner(noise(seed=2))
+            await held.wait()
+            await second.crash()
+            await until(lambda: two.happened("train.detached"))
+            await first.leave()
+
+    asyncio.run(go())
+
+
+def test_a_restarted_node_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+    async def go() -> None:
+        async with nodes(tmp_path) as (node,):
+            learner = await node.trainee(noise())
+            learner.step(2.0)
+            learner.hand_over()
+            await until(lambda: node.host.lineage.age == 1)
+            founded = node.host.lineage
+            await learner.leave()
+        async with nodes(tmp_path) as (node,):
+            learner = await node.trainee(noise(seed=5))
+            assert np.array_equal(learner.vector, noise() + 2)
+            assert node.host.lineage == founded
+            assert node.learning.step == 1
+            assert node.host.saved_s is not None
+            assert node.happened("train.restored") == 1
+            assert node.happened("train.founded") == 0
+            await learner.leave()
+
+    asyncio.run(go())
+
+
+@pytest.mark.parametrize("checkpoint", [True, False])
+def test_a_learner_that_trained_on_keeps_what_it_has(tmp_path: Path, checkpoint: bool) -> None:
+    """The node was killed and came back: the learner's vector is the newer one."""
+
+    async def go() -> None:
+        async with nodes(tmp_path) as (node,):
+            first = await node.trainee(noise())
+            lineage = first.lineage
+            assert lineage is not None
+            await first.crash()
+        if not checkpoint:
+            for path in (tmp_path / "1" / "checkpoints").iterdir():
+                path.unlink()
+        newer = Lineage(lineage.founder, lineage.age + 5)
+        async with nodes(tmp_path) as (node,):
+            learner = await node.learner(noise() + 3, resumed=newer)
+            await learner.started()
+            assert not learner.replaced
+            assert np.array_equal(await node.x(), noise() + 3)
+            assert node.host.lineage == newer
+            await learner.leave()
+
+    asyncio.run(go())
+
+
+def test_a_learner_that_resumes_another_model_takes_the_nodes(tmp_path: Path) -> None:
+    async def go() -> None:
+        async with nodes(tmp_path) as (node,):
+            first = await node.trainee(noise())
+            await first.crash()
+            await until(lambda: node.learning.phase is Phase.PAUSED)
+            other = Lineage(b"o" * 32, 1000)
+            learner = await node.learner(noise(seed=2), pid=2, resumed=other)
+            await learner.started()
+            assert learner.replaced  # which a learner that resumes adds as a difference
+            assert np.array_equal(await node.x(), noise())
+            await learner.leave()
+
+    asyncio.run(go())
+
+
+def test_what_moves_x_while_a_learner_is_let_in_reaches_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def go() -> None:
+        async with nodes(tmp_path) as (node,):
+            first = await node.trainee(noise())
+            await first.crash()
+            await until(lambda: node.learning.phase is Phase.PAUSED)
+            train, replica = node.learning.train, node.learning.runner.core.replica
+            by = np.ones(LAYOUT.size, np.float32)
+
+            async def later(*args: object) -> None:
+
+                def move() -> None:
+                    replica.x += by
+
+                await node.learning.runner.run(move)
+                await train(*args)  # type: ignore[arg-type]
+
+            monkeypatch.setattr(node.learning, "train", later)
+            learner = await node.trainee(noise(), pid=2)
+            await until(lambda: learner.apply())
+            assert np.allclose(learner.vector, noise() + 1)
+            await learner.leave()
+
+    asyncio.run(go())
+
+
+def test_weights_that_were_outrun_meanwhile_are_not_taken(tmp_path: Path) -> None:
+    """It took long to fetch them, and this node's lineage stands by now."""
+
+    async def go() -> None:
+        async with nodes(tmp_path) as (node,):
+            learner = await node.trainee(noise())
+            assert isinstance(node.host._welcome, Welcome)
+            theirs = Lineage(b"\xff" * 32, 0)
+            offer = StateOffer(b"d" * 32, 4 * LAYOUT.size, theirs, 7)
+            await grow_old(node, 100)
+            assert not await node.host._welcome._take_over(noise(seed=2), offer)
+            assert np.array_equal(await node.x(), noise())
+            await learner.leave()
+
+    asyncio.run(go())
