@@ -142,6 +142,33 @@ def test_dead_and_left_are_forgotten() -> None:
     assert membership.deadline() == math.inf
 
 
+def test_probes_follow_the_life() -> None:
+    """The dead are left alone for half a minute, who comes back is probed at once."""
+    membership = lone()
+    membership.heard(peer_id(1), standing(), 0.0)
+    assert membership.tick(3.0)
+    membership.missed(peer_id(1), 3.5)
+    (change,) = membership.tick(8.0)
+    assert change.after is Life.DEAD
+    assert membership.to_probe(34.0) == []
+    assert membership.heard(peer_id(1), standing(), 34.0)
+    assert membership.to_probe(35.2) == [peer_id(1)]
+
+
+def test_limits_follow_the_size_of_the_swarm() -> None:
+    """Among forty a silence of seconds says nothing; once the others left, it does."""
+    membership = lone()
+    for number in range(1, 41):
+        membership.heard(peer_id(number), standing(), 0.0)
+    assert membership.tick(5.0) == []
+    for number in range(2, 41):
+        membership.heard(peer_id(number), standing(phase=Phase.LEFT), 5.0)
+    now = 5.0
+    while not membership.tick(now):
+        assert now <= 6.0
+        now = max(now + 0.01, membership.deadline())
+
+
 def test_partition_heals(three: World) -> None:
     three.cut = {pair for n in (1, 2) for pair in both(three[n], three[3])}
     three.run(600.0)
