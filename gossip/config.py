@@ -33,17 +33,17 @@ class Screening:
     Never tied to our own movement: nodes with different data rightly disagree by more than that.
     """
 
-    remembered: int = 24  # distances kept
+    remembered: int = 24  # distances that count, as many of each peer as of any other
     unscreened: int = 4  # first exchanges taken as they are
     gate_ratio: float = 3.0  # refused beyond this many medians
     clip_quantile: float = 0.3  # clipped to this quantile
-    growth: float = 4.0  # one exchange raises the remembered distance at most to growth x clip
+    growth: float = 10.0  # a distance counts as so many medians at most
     negligible: float = 0.001  # relative to |x|: never clipped, whatever the history
     undecoded_share: float = 0.25  # refused if more blocks than this stay undecoded
 
     def __post_init__(self) -> None:
-        if not self.unscreened <= self.remembered:
-            raise ValueError("fewer distances are remembered than are taken unscreened")
+        if not 1 <= self.unscreened <= self.remembered:
+            raise ValueError("the unscreened are at least 1 and at most the remembered")
         if self.gate_ratio <= 1 or self.growth <= 1 or not 0 < self.clip_quantile < 1:
             raise ValueError("gate ratio and growth are above 1, the clip quantile in (0, 1)")
         if not 0 <= self.negligible < 1 or not 0 <= self.undecoded_share < 1:

@@ -157,6 +157,8 @@ class Core:
         """Ask the next peer.  None while busy; None and ``due`` 0 when there is nobody to ask."""
         if self.busy or not self._due:
             return None
+        for screen in self._screens:
+            screen.keep(candidates)
         peer = self._cycle.next(candidates, self._asked) if self._attempts else None
         if peer is None:
             self._due = 0
@@ -286,7 +288,7 @@ class Core:
             reason, detail = "undecoded", f"{undecoded:.0%} of the blocks are too far apart"
         else:  # then the distance is that of nearly the whole vector
             for screen, distance in zip(self._screens, opened.distances, strict=True):
-                screen.note(distance)
+                screen.note(opened.peer, distance)
             if not opened.factors[0]:
                 reason = "implausible"
                 detail = f"{opened.distances[0]:.3g} away, far beyond recent peers"

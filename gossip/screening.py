@@ -6,13 +6,15 @@ both, so clipping too is symmetric and preserves the mean; a peer that lies abou
 only make the exchange gentler.
 
 Sources: clipping to a quantile follows ClippedGossip (He, Karimireddy, Jaggi 2022) with the history
-of distances in place of the neighbourhood; the median gate keeps one liar from stretching it.
+of distances in place of the neighbourhood; the median gate keeps a minority of liars from
+stretching it.
 """
 
-from collections import deque
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from covey.gossip.config import Screening
+from covey.protocols.identity import PeerId
 
 _FARTHEST = 1e18  # no model is this far from another, whatever the history: float32 stays finite
 
@@ -52,35 +54,53 @@ class Bounds:
 
 
 class Screen:
-    """The distances of this node's recent exchanges and the bound that follows from them.
+    """The distances to the peers of this node's exchanges and the bound that follows from them.
 
-    ``scale`` is the length of the vector itself, as far as it is known.
+    Every peer has as many votes as any other, however often it calls: one that floods us cannot
+    move the median, and a flock whose majority drifted away is soon plausible again.  ``scale`` is
+    the length of the vector itself, as far as it is known.
     """
 
     def __init__(self, config: Screening) -> None:
         self.scale = 0.0
         self._config = config
-        self._distances: deque[float] = deque(maxlen=config.remembered)
+        self._distances: dict[PeerId, list[float]] = {}  # whom we met last comes last
 
     def bound(self) -> Bound:
         """What this node states when an exchange opens; hardly any until there is a history."""
-        if len(self._distances) < self._config.unscreened:
+        votes = self._votes()
+        if len(votes) < self._config.unscreened:
             return Bound(_FARTHEST, _FARTHEST)
         # A flock that has agreed must not take its next movement for an attack.
         floor = self._config.negligible * self.scale
-        distances = sorted(self._distances)
-        reach = self._config.gate_ratio * max(_quantile(distances, 0.5), floor)
-        clip = max(_quantile(distances, self._config.clip_quantile), floor)
+        reach = self._config.gate_ratio * max(_quantile(votes, 0.5), floor)
+        clip = max(_quantile(votes, self._config.clip_quantile), floor)
         return Bound(min(reach, _FARTHEST), min(clip, _FARTHEST))
 
-    def note(self, distance: float) -> None:
+    def note(self, peer: PeerId, distance: float) -> None:
         """Remember a distance, refused or not: else a swarm that drifted apart never meets again.
 
-        One exchange raises the history by a bounded factor only, so a liar cannot stretch it.  No
-        distance at all is no yard-stick.
+        It counts as a bounded factor above the median at most, so that a majority of liars, or the
+        only peer, stretches the bound slowly.  No distance at all is no yard-stick.
         """
-        if distance > 0:
-            self._distances.append(min(distance, self._config.growth * self.bound().clip))
+        if not distance > 0:
+            return
+        most = self.bound().reach / self._config.gate_ratio * self._config.growth
+        seen = [*self._distances.pop(peer, []), min(distance, most, _FARTHEST)]
+        self._distances[peer] = seen[-self._config.remembered :]
+        if len(self._distances) > self._config.remembered:
+            del self._distances[next(iter(self._distances))]
+
+    def keep(self, peers: Collection[PeerId]) -> None:
+        """Drop the votes of all but ``peers``, as long as enough are left to have a bound."""
+        left = {peer: seen for peer, seen in self._distances.items() if peer in peers}
+        if sum(len(seen) for seen in left.values()) >= self._config.unscreened:
+            self._distances = left
+
+    def _votes(self) -> list[float]:
+        """The latest distances, as many of each peer as make up the number remembered; sorted."""
+        each = self._config.remembered // max(1, len(self._distances))
+        return sorted(value for seen in self._distances.values() for value in seen[-each:])
 
 
 def _quantile(ordered: list[float], share: float) -> float:

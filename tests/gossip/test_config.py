@@ -57,6 +57,7 @@ def test_an_outer_step_out_of_range(momentum: float, rate: float) -> None:
     "bad",
     [
         {"unscreened": 25},
+        {"unscreened": 0},
         {"gate_ratio": 1.0},
         {"growth": 1.0},
         {"clip_quantile": 0.0},
