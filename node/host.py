@@ -23,7 +23,7 @@ from covey.node.streams import Buffer
 from covey.node.tasks import OnBug, Tasks
 from covey.node.welcome import Neighbours, Welcome
 from covey.protocols.envelope import Opened, Scope, Sealer
-from covey.protocols.errors import Malformed, Stale
+from covey.protocols.errors import Stale
 from covey.protocols.identity import PeerId
 from covey.protocols.layout import Layout
 from covey.protocols.messages import Lineage, Phase, StateOffer
@@ -67,14 +67,14 @@ class Host:
     # --- the learner link ------------------------------------------------------------------------
 
     async def attached(self, attachment: Attachment) -> None:
-        """Raises Malformed, which the link passes on, if its weights are of no use."""
         with self._tasks.watching():
             learning = await self._house(attachment.layout)
             learning.phase = Phase.JOINING
             self._parts.events.emit("train.attached", name=attachment.name, pid=attachment.pid)
             self._parts.neighbours.tell()
             if not await learning.runner.run(lambda: mixing.finite(attachment.snapshot)):
-                raise Malformed("the model holds values that are not finite")
+                await attachment.refuse("the model holds values that are not finite")
+                return
             assert self._welcome is not None
             self._admission = self._tasks.spawn(self._welcome.admit(attachment))
 

@@ -81,6 +81,10 @@ class Attachment:
         self._increment_free = not replace
         await self._stream.send(link.Start(replace, self.lineage))
 
+    async def refuse(self, reason: str) -> None:
+        """Tell the learner to go, and not to come back by itself."""
+        await self._stream.send(link.Rejected(reason))
+
     async def publish(self) -> int:
         """Hand over the filled ``increment``; returns its sequence number, from 1."""
         assert self.started, "publish comes after start"

@@ -143,7 +143,7 @@ class View:
             raise Unreachable(Kind.CUT, "the state was lost")
         path = node.handout.file(offer.digest)
         assert path is not None
-        into[:] = path.read_bytes()
+        into[:] = await asyncio.to_thread(path.read_bytes)
 
     def _with(self, layout: bytes) -> "list[tuple[Node, Learning]]":
         found = [(o, o.host.learning) for o in self.wire.others(self.node)]
@@ -159,7 +159,9 @@ class View:
 class Node:
     """A host with its link and its files.  ``bugs`` must be empty in the end."""
 
-    def __init__(self, number: int, folder: Path, wire: Wire, config: Config) -> None:
+    def __init__(
+        self, number: int, folder: Path, wire: Wire, config: Config, checkpoint_every_s: float
+    ) -> None:
         self.identity = Identity(bytes([number]) * 32)
         self.me = self.identity.peer
         self.bugs: list[BaseException] = []
@@ -177,7 +179,7 @@ class Node:
                 metrics=Metrics(),
                 checkpoints=Checkpoints(folder / "checkpoints", keep=2),
                 handout=self.handout,
-                checkpoint_every_s=3600.0,
+                checkpoint_every_s=checkpoint_every_s,
                 on_bug=self.bugs.append,
             )
         )
@@ -228,13 +230,15 @@ class Node:
 
 
 @contextlib.asynccontextmanager
-async def nodes(folder: Path, count: int = 1, config: Config = PLAIN) -> AsyncIterator[list[Node]]:
+async def nodes(
+    folder: Path, count: int = 1, config: Config = PLAIN, checkpoint_every_s: float = 3600.0
+) -> AsyncIterator[list[Node]]:
     """Running nodes in folders of their own.  Afterwards no task and no bug may be left."""
     wire, before = Wire(), asyncio.all_tasks()
     for number in range(1, count + 1):
         home = folder / str(number)
         home.mkdir(exist_ok=True)
-        wire.nodes.append(Node(number, home, wire, config))
+        wire.nodes.append(Node(number, home, wire, config, checkpoint_every_s))
     for node in wire.nodes:
         await node.link.start()
     try:
