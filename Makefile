@@ -22,7 +22,7 @@ demo: $(STAMP)  ## three nodes on this machine learn together, found over mDNS
 	@$(BIN)/covey demo $(ARGS)
 
 test: $(STAMP)  ## every test, real daemons included
-	@$(BIN)/pytest -q $(ARGS)
+	@$(BIN)/pytest -q -n auto --dist loadfile $(ARGS)
 
 lint: $(STAMP)  ## ruff: rules and format
 	@$(BIN)/ruff check .
