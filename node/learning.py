@@ -20,6 +20,7 @@ from covey.node.learner_link import Attachment
 from covey.node.metrics import Metrics
 from covey.node.tally import Tally
 from covey.node.tasks import OnBug, Tasks
+from covey.node.unreachable import Kind
 from covey.protocols.identity import PeerId
 from covey.protocols.layout import Layout
 from covey.protocols.link import SettledReport
@@ -31,7 +32,9 @@ _PACE_MOST_S = 30.0
 _BUSY_WAIT_S = 0.02  # before asking the next peer after one was busy, at least
 _SETTLE_S = 10.0
 _SETTLE_GAP_S = 0.15  # between settling exchanges while peers still train
-_UNREADY_S = 1.0  # until a peer that was not ready is asked again; its standing comes sooner
+# Until a peer is asked again that was not ready (its standing comes sooner), or that let us wait: x
+# is held meanwhile, and by then its probes have told whether it is there.
+_REST_S = {"not_ready": 1.0, str(Kind.TIMEOUT): 4.0}
 _APPLY_S = 3.0  # how long settling waits for the learner to apply an increment
 
 
@@ -154,8 +157,8 @@ class Learning:
         """Exchanges have ended: count them, and pass on what they moved."""
         for outcome in outcomes:
             self.tally.count(outcome, self._core.relative(outcome.distance), self._events)
-            if outcome.reason == "not_ready":
-                self._unready[outcome.peer] = time.monotonic() + _UNREADY_S
+            if outcome.reason in _REST_S:
+                self._unready[outcome.peer] = time.monotonic() + _REST_S[outcome.reason]
             if outcome.reason != "busy":  # refused parameters may come with accepted buffers
                 self._note_move()
         if self._between.is_set():  # else the period's end hands over
@@ -228,7 +231,7 @@ class Learning:
                 await asyncio.sleep(max(_BUSY_WAIT_S, self.conversation.typical_s) * share)
 
     def _partners(self) -> Sequence[PeerId]:
-        """Whom to ask: not those who have just said that they are not ready."""
+        """Whom to ask: not those who have just been found not ready, or silent."""
         found = self._flock.partners(self.layout.digest, self._core.lineage)
         now = time.monotonic()
         return [peer for peer in found if self._unready.get(peer, 0.0) < now]
