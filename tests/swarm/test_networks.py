@@ -35,6 +35,5 @@ def test_without_multicast_static_peers_do_it(flock: Flock) -> None:
         code, words = flock.say("status", "--home", str(ada.home.root))
         assert code == 0, "it is none the worse for that"
         assert "mDNS silent" in words
-        ada.kill()  # the one that introduced them
-        bob.peer("ada", "dead")
+        ada.kill()  # they need it no more
         bob.learns_on()

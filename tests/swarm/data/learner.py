@@ -20,7 +20,7 @@ parser.add_argument("--number", type=int, default=1, help="of this learner: its 
 parser.add_argument("--tensors", default="w=40x25,b=24", help="name=shape, …")
 parser.add_argument("--folder", type=Path, required=True, help="for start.npy and end.npy")
 parser.add_argument("--until", type=Path, required=True, help="train until this file exists")
-parser.add_argument("--every", default="100ms")
+parser.add_argument("--every", default="200ms")
 parser.add_argument("--deaf", action="store_true", help="ignore SIGTERM")
 
 
