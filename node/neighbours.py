@@ -52,6 +52,7 @@ class Neighbours:
         self.lag_s = 0.0  # of the event loop, at its last turn
         self.rejections: dict[str, int] = {}  # reason -> how often a peer was at fault
         self.notes: dict[PeerId, str] = {}  # why a peer does not take part
+        self._compared: dict[PeerId, tuple[bytes, bytes]] = {}  # our layout and its, when noted
         self.on_death: Callable[[PeerId], None] = lambda peer: None
         self._transport = transport
         self._standing = standing
@@ -248,7 +249,9 @@ class Neighbours:
         own = self._own_layout()
         if own is None or not standing.layout or standing.layout == own.digest:
             self.notes.pop(peer, None)
-        elif peer not in self.notes:
+            self._compared.pop(peer, None)
+        elif self._compared.get(peer) != (own.digest, standing.layout):
+            self._compared[peer] = own.digest, standing.layout
             self.notes[peer] = "trains another model"
             self._tasks.spawn(self._explain(peer, standing, own))
 
@@ -257,7 +260,7 @@ class Neighbours:
             theirs = await self._transport.layout(peer, self._address(peer))
         except (Unreachable, RemoteError) as error:
             log.debug("no layout from %s: %s", peer.short, error)
-            self.notes.pop(peer, None)  # the next standing asks again
+            self._compared.pop(peer, None)  # the next standing asks again
             return
         difference = own.difference(theirs)
         if difference is not None:
@@ -274,5 +277,6 @@ class Neighbours:
             self._events.emit(f"peer.{change.after}", peer=change.peer.short, why=change.why)
             if change.after in (Life.DEAD, Life.LEFT):
                 self.notes.pop(change.peer, None)
+                self._compared.pop(change.peer, None)
                 self.on_death(change.peer)
                 self._tasks.spawn(self._transport.drop(change.peer))
