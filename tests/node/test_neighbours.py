@@ -314,7 +314,7 @@ def test_learning_over_real_sockets(tmp_path: Path) -> None:
             learners = [await r.trainee(noise(seed=n)) for n, r in enumerate(three)]
             assert all(np.array_equal(learner.vector, noise(seed=0)) for learner in learners)
             progress = np.zeros(LAYOUT.size, np.float32)
-            for number in range(12):
+            for number in range(5):
                 for weight, learner in enumerate(learners):
                     step = 0.1 * weight * noise(seed=number)
                     learner.step(step)
@@ -328,7 +328,7 @@ def test_learning_over_real_sockets(tmp_path: Path) -> None:
                 assert np.linalg.norm(learner.vector - mean) < 0.02 * np.linalg.norm(mean)
                 held = resident.host.learning
                 assert held is not None
-                assert held.tally.exchanges > 3
+                assert held.tally.exchanges > 1
                 assert not held.tally.reasons.get("implausible")
             await learners[2].crash()
             await three[2].vanish()
