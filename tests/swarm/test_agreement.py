@@ -13,6 +13,7 @@ def test_three_nodes_from_nothing_to_agreement(flock: Flock) -> None:
     for node in nodes:
         node.ready()
         node.event("train.started")
+    assert [len(node.events("train.started")) for node in nodes] == [1, 1, 1]
     assert sum(len(node.events("train.founded")) for node in nodes) == 1
     assert len({node.status()["training"]["founder"] for node in nodes}) == 1
     for node in nodes:
@@ -20,9 +21,8 @@ def test_three_nodes_from_nothing_to_agreement(flock: Flock) -> None:
         others = {name: peer for name, peer in node.peers().items() if peer["exchanges"]}
         assert len(others) == 2, "it has met both"
         assert all("mdns" in peer["source"] for peer in others.values())
-    started = [node.starts()[0] for node in nodes]
-    assert np.array_equal(started[0], started[1]), "all began with the founder's weights"
-    assert np.array_equal(started[0], started[2]), "all began with the founder's weights"
+    given = [node for node in nodes if node.events("train.copied")]
+    assert len(given) == 2, "the others began with the founder's weights, or what became of them"
     status = [node.status() for node in nodes]
     flock.enough.touch()
     assert [node.wait() for node in nodes] == [0, 0, 0]

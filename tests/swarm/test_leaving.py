@@ -64,7 +64,7 @@ def test_the_second_sigterm_ends_at_once(training: list[Node]) -> None:
 def test_covey_stop(flock: Flock) -> None:
     node = flock.up("node").ready()
     assert flock.say("stop", "--home", str(node.home.root)) == (0, "stopped\n")
-    assert node.wait(1) == 0
+    assert node.wait(5) == 0
     code, words = flock.say("stop", "--home", str(node.home.root))
     assert (code, words.count("\n")) == (3, 1)
     assert "no node runs" in words
