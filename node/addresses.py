@@ -146,12 +146,12 @@ class AddressBook:
         return [entry for entry in self._entries.values() if entry.peer is None]
 
     def plain(self) -> list[dict[str, Any]]:
-        """The peers and addresses that have worked, for a JSON file."""
-        peers = {e.peer for e in self._entries.values() if e.peer and e.reached_at is not None}
+        """The peers and addresses that have worked, now or in an earlier run, for a JSON file."""
+        peers = {e.peer for e in self._entries.values() if e.peer and _worked(e)}
         return [
             {
                 "peer": peer.text,
-                "addresses": [e.address for e in self._of(peer) if e.reached_at is not None],
+                "addresses": [e.address for e in self._of(peer) if _worked(e)],
             }
             for peer in sorted(peers)
         ]
@@ -201,6 +201,10 @@ class AddressBook:
             return False
         self._entries.pop(entry.address, None)
         return True
+
+
+def _worked(entry: Entry) -> bool:
+    return entry.reached_at is not None or Source.REMEMBERED in entry.sources
 
 
 def _is_address(text: str) -> bool:

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_STOP_S = 9.0  # from the first signal to the end, whatever hangs
+_STOP_S = 9.0  # from being told to end to the end, whatever hangs
 _GOODBYE_S = 2.0
 _SAVE_PEERS_S = 30.0
 
@@ -176,7 +176,7 @@ class Daemon:
             swarm_id=swarm_id(self._swarm.secret),
             swarm_name=self._swarm.name,
             codec=settings.codec,
-            listen=f"{settings.listen.host}:{port}",
+            listen=format_address(settings.listen.host, port),
             api="",  # not yet
             addresses=self._desk.card.addresses,
         )
@@ -184,7 +184,9 @@ class Daemon:
         with file_faults("listen for learners at", self.home.link_socket):
             await self._link.start()
         api_port = await self._api.start(self.home.api_socket, ports.api)
-        self._overview.facts = facts = replace(facts, api=f"{settings.api.host}:{api_port}")
+        self._overview.facts = facts = replace(
+            facts, api=format_address(settings.api.host, api_port)
+        )
         save_ports(self.home, Ports(port, api_port))
         self._listening = True
         self.events.emit("node.started", id=facts.id, listen=facts.listen, api=facts.api)
@@ -213,7 +215,7 @@ class Daemon:
             else:
                 await self._stop.wait()
         finally:
-            self._leave()
+            self.stopping = True
             await watchers.close()
         return exit_code
 
@@ -255,14 +257,14 @@ class Daemon:
             learner.cancel()
 
     async def close(self) -> None:
-        """Say goodbye, save, stop listening: within _STOP_S, whatever hangs."""
-        self._leave()
-        self._desk.leaving = True
+        """Say goodbye, save, stop listening.  Works however far ``start`` has come."""
+        self.stopping = self._desk.leaving = True
         self._notifier.stopping()
         async with contextlib.AsyncExitStack() as steps:  # each, even if one before it fails
             steps.push_async_callback(self._api.close)
             steps.push_async_callback(self._neighbours.close)
-            steps.push_async_callback(self._save_peers)
+            if self._listening:  # else it has not read what it would overwrite
+                steps.push_async_callback(self._save_peers)
             if self._discovery is not None:
                 steps.push_async_callback(self._discovery.close)
             steps.push_async_callback(self._host.close)
@@ -304,8 +306,10 @@ class Daemon:
     def stop(self, now: bool) -> None:
         if now:
             give_up()
-        self._leave()
+        self.stopping = True
         self._stop.set()
+        if self._deadline is not None:
+            self._deadline.begin()
 
     # --- inside ----------------------------------------------------------------------------------
 
@@ -336,12 +340,6 @@ class Daemon:
             await asyncio.sleep(_SAVE_PEERS_S)
             await self._save_peers()
             self._notifier.status(self._one_line())
-
-    def _leave(self) -> None:
-        """From now on the end is due."""
-        self.stopping = True
-        if self._deadline is not None:
-            self._deadline.begin()
 
     async def _discover(self) -> None:
         """Announce this node and look for others, where the network lets us."""
