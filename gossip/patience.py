@@ -8,7 +8,7 @@ from covey.protocols import limits
 from covey.protocols.identity import PeerId
 
 _FIRST_S = 10.0  # before any exchange has been timed
-_LEAST_S = 1.0
+_LEAST_S = 4.0  # a machine that trains may hold a process back for seconds
 _MOST_S = 60.0
 _TIMES = 4  # what an exchange took
 _FADING = 0.8  # slowly down, so that a slow peer among fast ones is still waited for

@@ -17,7 +17,7 @@ from covey.protocols.identity import PeerId
 from covey.protocols.messages import Busy, Propose, Refuse
 
 _FIRST_TIMEOUT_S = 10.0
-_LEAST_TIMEOUT_S = 2.0
+_LEAST_TIMEOUT_S = 5.0  # longer than patience.py's: the accepter gives up first
 _STRETCH_MAX = 16.0
 _SLOWEST_BYTES_PER_S = 125_000  # 1 Mbit/s, until a transfer has been timed
 

@@ -319,7 +319,7 @@ def test_deadlines_follow_what_exchanges_take(flocks: Flocks) -> None:
         flock.exchange(0, 1)
     a, b = flock.cores
     answer(b, a, proposal(a, b), now=1000.0)
-    assert b.deadline() == 1001.0
+    assert b.deadline() == 1004.0
 
 
 # --- repeated, late and out of place -------------------------------------------------------------

@@ -11,7 +11,7 @@ def test_it_follows_what_exchanges_take() -> None:
     assert patience.seconds == 10.0
     for _ in range(40):
         patience.heard(ALICE, 0.01)
-    assert patience.seconds == 1.0
+    assert patience.seconds == 4.0
     patience.heard(BOB, 3.0)
     assert patience.seconds == 12.0
     patience.heard(ALICE, 0.01)
