@@ -23,12 +23,17 @@ _STATE_STYLE = {
 }
 _FAMILY_STYLE = {"peer": "cyan", "train": "green", "merge": "green", "identity": "red"}
 _SEVERITY_STYLE = {"info": "cyan", "warning": "yellow", "error": "bold red"}
+_PIPE_COLUMNS = 200  # there is no edge to cut at
+_WIDE_COLUMNS = 100  # below, tables do without some space
 _AGREED, _APART = 0.02, 0.2  # relative distances
 
 
 def console() -> Console:
     """Standard output.  Colour only in a terminal, and not with NO_COLOR; lines are never cut."""
-    return Console(highlight=False, soft_wrap=True)
+    out = Console(highlight=False, soft_wrap=True)
+    if not out.is_terminal:
+        out.width = _PIPE_COLUMNS
+    return out
 
 
 def print_status(out: Console, status: Mapping[str, Any], now: float) -> None:
@@ -59,10 +64,11 @@ def print_peers(out: Console, peers: list[Mapping[str, Any]], verbose: bool) -> 
     if not peers:
         out.print("no peers yet; `covey invite` prints the line for another machine")
         return
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    narrow = out.width < _WIDE_COLUMNS
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 0 if narrow else 1))
     for title in ("id", "name", "state", "found by", "doing"):
-        table.add_column(title, no_wrap=True)
-    for title in ("step", "loss", "exchanges", "rtt", "heard"):
+        table.add_column(title, no_wrap=title not in ("name", "found by"))
+    for title in ("step", "loss", "exchanges", "rtt", "silent"):
         table.add_column(title, justify="right", no_wrap=True)
     for peer in peers:
         table.add_row(*_peer_row(peer))
@@ -171,7 +177,7 @@ def _peer_row(peer: Mapping[str, Any]) -> list[str]:
         f"{loss:.4g}" if loss is not None else "",
         f"{peer['exchanges']:,}",
         f"{rtt * 1000:.1f} ms" if rtt is not None else "",
-        f"{duration(heard)} ago" if heard is not None else "",
+        duration(heard) if heard is not None else "",
     ]
 
 

@@ -95,7 +95,7 @@ def test_peers_with_their_notes_and_addresses() -> None:
     text = printed(views.print_peers, plain, False)
     row = next(line for line in text.splitlines() if line.lstrip().startswith("NAS1AAA"))
     assert " ".join(row.split()) == (
-        "NAS1AAA nas-1 alive mdns, static training 18,400 1.5 7 2.1 ms 0.4 s ago"
+        "NAS1AAA nas-1 alive mdns, static training 18,400 1.5 7 2.1 ms 0.4 s"
     )
     assert "10.0.0.9:2" in text
     assert "! nas-1: has another model" in text
@@ -104,6 +104,21 @@ def test_peers_with_their_notes_and_addresses() -> None:
     assert "NAS1AAA-B" in verbose
     assert "  10.0.0.2:1  failed: refused  (mdns)" in verbose
     assert "  10.0.0.9:2  not tried  ()" in verbose
+
+
+def test_peers_fit_a_small_terminal() -> None:
+    sources = ("exchange", "mdns", "static")
+    peer = PeerReport(
+        "NAS1AAA-B", "nas-1", "suspect", sources, rtt_s=0.0221, heard_s=12.0, phase="training",
+        step=118400, loss=1.523, exchanges=1230,
+    )  # fmt: skip
+    out = io.StringIO()
+    views.print_peers(Console(file=out, width=80), [as_json(peer)], False)
+    lines = out.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    words = " ".join(out.getvalue().split())
+    for word in ("NAS1AAA", "nas-1", "suspect", "training", "118,400", "1.523", "1,230", "22.1 ms"):
+        assert word in words
 
 
 def test_no_peers_says_how_to_get_some() -> None:
