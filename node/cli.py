@@ -65,6 +65,7 @@ def _node_options(command: F) -> F:
             click.option("--no-mdns", is_flag=True, help="Do not look for peers on the network."),
             click.option("--codec", type=click.Choice(["mod4", "f32"]), help="f32 is exact."),
             click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"])),
+            click.option("--fresh", is_flag=True, help="Set old checkpoints aside, begin anew."),
             click.option("--until-eof", is_flag=True, hidden=True),
         )
     ):
@@ -295,11 +296,16 @@ def _fail(error: OperatorError, as_json: bool) -> int:
 def _run_node(script: list[str] | None, options: dict[str, Any]) -> int:
     from covey.node import daemon
     from covey.node.settings import load_settings
+    from covey.node.store import set_checkpoints_aside
 
     home, until_eof = options.pop("home"), options.pop("until_eof")
     place = Home.find(home, os.environ)
     flags = options | {"mdns": False if options.pop("no_mdns") else None}
+    fresh = flags.pop("fresh")
     settings = load_settings(place, flags, os.environ)
+    if fresh:
+        with place.lock():
+            set_checkpoints_aside(place)
     return daemon.run(settings, place, script, until_eof)
 
 

@@ -98,6 +98,12 @@ def _save_swarm(home: Home, record: SwarmRecord) -> None:
 def _set_aside(home: Home) -> None:
     with file_faults("write", home.state):
         home.peers_file.unlink(missing_ok=True)
+    set_checkpoints_aside(home)
+
+
+def set_checkpoints_aside(home: Home) -> None:
+    """The next model begins anew; nothing is deleted."""
+    with file_faults("write", home.state):
         if home.checkpoints.is_dir() and any(home.checkpoints.iterdir()):
             stamp = time.strftime("%Y%m%d-%H%M%S")
             home.checkpoints.rename(home.state / f"checkpoints-before-{stamp}")

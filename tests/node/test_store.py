@@ -7,7 +7,13 @@ import pytest
 
 from covey.node.faults import OperatorError
 from covey.node.home import Home
-from covey.node.store import create_swarm, load_or_create_identity, load_swarm, save_swarm
+from covey.node.store import (
+    create_swarm,
+    load_or_create_identity,
+    load_swarm,
+    save_swarm,
+    set_checkpoints_aside,
+)
 from covey.protocols.invite import Invite
 
 LAB = Invite("lab", b"l" * 32, ("10.0.0.1:17700",))
@@ -74,6 +80,21 @@ def test_another_swarm_needs_force_and_sets_the_checkpoints_aside(home: Home) ->
     assert not home.checkpoints.exists()
     (aside,) = home.state.glob("checkpoints-before-*")
     assert (aside / "1.safetensors").exists()
+
+
+def test_checkpoints_are_set_aside_not_deleted(home: Home) -> None:
+    save_swarm(home, LAB)
+    set_checkpoints_aside(home)  # none yet: nothing to do
+    assert not list(home.state.glob("checkpoints*"))
+    home.checkpoints.mkdir()
+    (home.checkpoints / "1.safetensors").touch()
+    home.peers_file.touch()
+    set_checkpoints_aside(home)
+    (aside,) = home.state.glob("checkpoints-before-*")
+    assert (aside / "1.safetensors").exists()
+    assert not home.checkpoints.exists()
+    assert home.peers_file.exists()
+    assert load_swarm(home) is not None
 
 
 def test_a_damaged_swarm_file_needs_force(home: Home) -> None:
