@@ -140,7 +140,7 @@ class Daemon:
             )
         )
         self._neighbours.compare_with(lambda: self._host.layout)
-        self._neighbours.on_death = self._host.peer_died
+        self._neighbours.on_silence = self._host.peer_silent
         card = Standing(
             instance=self._instance,
             name=settings.name,

@@ -145,11 +145,11 @@ class Host:
             self._note_fault(error)
             return None
 
-    def peer_died(self, peer: PeerId) -> None:
-        """Let go of an exchange with a peer that is dead."""
+    def peer_silent(self, peer: PeerId) -> None:
+        """Let go of an exchange with a peer that has gone silent: others may want one."""
         if self.learning is not None:
             core = self.learning.runner.core
-            self.learning.runner.post(lambda: core.failed(peer, "dead", "the peer is dead"))
+            self.learning.runner.post(lambda: core.failed(peer, "silent", "the peer is silent"))
 
     # --- keeping state ---------------------------------------------------------------------------
 

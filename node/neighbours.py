@@ -53,7 +53,7 @@ class Neighbours:
         self.rejections: dict[str, int] = {}  # reason -> how often a peer was at fault
         self.notes: dict[PeerId, str] = {}  # why a peer does not take part
         self._compared: dict[PeerId, tuple[bytes, bytes]] = {}  # our layout and its, when noted
-        self.on_death: Callable[[PeerId], None] = lambda peer: None
+        self.on_silence: Callable[[PeerId], None] = lambda peer: None
         self._transport = transport
         self._standing = standing
         self._events = events
@@ -275,8 +275,9 @@ class Neighbours:
                 log.warning("%s: %s", change.peer.short, change.why)
                 continue
             self._events.emit(f"peer.{change.after}", peer=change.peer.short, why=change.why)
+            if change.after is not Life.ALIVE:
+                self.on_silence(change.peer)
             if change.after in (Life.DEAD, Life.LEFT):
                 self.notes.pop(change.peer, None)
                 self._compared.pop(change.peer, None)
-                self.on_death(change.peer)
                 self._tasks.spawn(self._transport.drop(change.peer))

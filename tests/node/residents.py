@@ -90,7 +90,7 @@ class Resident:
         )
         self.host = Host(parts)
         self.neighbours.compare_with(lambda: self.host.layout)
-        self.neighbours.on_death = self.host.peer_died
+        self.neighbours.on_silence = self.host.peer_silent
         name = f"node-{number}"
         card = Standing(instance, name, "0.1.0", PROTOCOL, 0, (), Phase.IDLE)
         self.desk = Desk(card, self.host, self.neighbours, self.handout)

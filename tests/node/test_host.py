@@ -64,7 +64,7 @@ def test_before_any_learner_there_is_nothing_to_have(tmp_path: Path) -> None:
             sealed, payload = proposal(node, Sealer(STRANGER, b"s" * 16))
             with pytest.raises(Stale):
                 await node.host.answer(open_sealed(sealed[4:]), bytearray(payload))
-            node.host.peer_died(STRANGER.peer)
+            node.host.peer_silent(STRANGER.peer)
             await node.host.save()
         assert not kept(tmp_path)
 
@@ -283,9 +283,9 @@ def test_the_death_of_a_peer_frees_what_waits_for_it(tmp_path: Path) -> None:
             learner.hand_over()
             await node.learning.runner.run(lambda: None)
             assert not learner.consumed
-            node.host.peer_died(STRANGER.peer)
+            node.host.peer_silent(STRANGER.peer)
             await until(lambda: learner.consumed)
-            assert node.learning.tally.reasons == {"dead": 1}
+            assert node.learning.tally.reasons == {"silent": 1}
             await learner.leave()
 
     asyncio.run(go())
@@ -312,7 +312,7 @@ def test_closing_in_the_middle_of_everything(tmp_path: Path) -> None:
             await one.link.close()
             await one.host.close()
             assert len(set(await offers)) == 1
-            one.host.peer_died(two.me)
+            one.host.peer_silent(two.me)
             assert await one.host.state() is None
             for learner in learners:
                 await learner.crash()

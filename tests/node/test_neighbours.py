@@ -50,14 +50,14 @@ def test_one_that_vanishes_is_suspected_then_dead_and_may_come_back(tmp_path: Pa
     async def go() -> None:
         setting = Setting(tmp_path)
         async with residents(setting, 1, 2) as (one, two):
-            died: list[PeerId] = []
-            one.neighbours.on_death = died.append
+            silent: list[PeerId] = []
+            one.neighbours.on_silence = silent.append
             one.knows(two)
             await until(lambda: one.sees(two) is Life.ALIVE)
             port = two.desk.card.port
             await two.vanish()
             await until(lambda: one.sees(two) is Life.DEAD)
-            assert died == [two.me]
+            assert silent == [two.me, two.me], "as a suspect, and as dead"
             types = [event.type for event in one.events.since(0, ["peer.*"])]
             assert types.index("peer.suspect") < types.index("peer.dead")
             again = Resident(2, setting, boot=99)
