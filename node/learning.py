@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import Protocol
 
 from covey.gossip.core import Outcome
+from covey.gossip.verdict import Verdict
 from covey.node.conversation import Conversation, Courier
 from covey.node.events import EventLog
 from covey.node.learner_link import Attachment
@@ -34,6 +35,7 @@ _SETTLE_S = 10.0
 _SETTLE_GAP_S = 0.15  # between settling exchanges while peers still train
 # Until a peer is asked again that was not ready (its standing comes sooner), or that let us wait: x
 # is held meanwhile, and by then its probes have told whether it is there.
+_JUDGED = ("", "implausible", "undecoded")  # outcomes that tell how far apart we are
 _REST_S = {"not_ready": 1.0, str(Kind.TIMEOUT): 4.0}
 _APPLY_S = 3.0  # how long settling waits for the learner to apply an increment
 
@@ -84,6 +86,7 @@ class Learning:
         self._prepared = 0  # increments made for this learner; counted on the worker
         self._moved = False  # x has moved since the last increment
         self.moves = 0  # of x, ever: whether there is something to save
+        self._verdict = Verdict()
         self._unready: dict[PeerId, float] = {}  # until when a peer is not asked
         self._tasks = Tasks(on_bug)
         self._timed = (time.monotonic(), 0)
@@ -157,6 +160,8 @@ class Learning:
         """Exchanges have ended: count them, and pass on what they moved."""
         for outcome in outcomes:
             self.tally.count(outcome, self._core.relative(outcome.distance), self._events)
+            if outcome.reason in _JUDGED:
+                self._verdict.note(outcome.peer, refused=bool(outcome.reason))
             if outcome.reason in _REST_S:
                 self._unready[outcome.peer] = time.monotonic() + _REST_S[outcome.reason]
             if outcome.reason != "busy":  # refused parameters may come with accepted buffers
@@ -164,8 +169,14 @@ class Learning:
         if self._between.is_set():  # else the period's end hands over
             self._pass_on()
 
+    def left_behind_by(self) -> Sequence[PeerId]:
+        """Partners that keep refusing us, when they are so many that we must copy from one."""
+        partners = self._flock.partners(self.layout.digest, self._core.lineage)
+        return self._verdict.against(partners)
+
     def adopted(self) -> None:
-        """The model was replaced by another lineage's, perhaps while the learner trains on."""
+        """The model was replaced by a peer's, perhaps while the learner trains on."""
+        self._verdict.clear()
         self._note_move()
         self._pass_on()
 

@@ -130,7 +130,10 @@ class Welcome:
         return wait_s >= _GIVE_UP_S
 
     def _elders(self) -> Sequence[PeerId]:
-        return self._neighbours.elders(self._learning.layout.digest, self._learning.lineage)
+        """Whose model we must give way to, the eldest first."""
+        learning = self._learning
+        elders = self._neighbours.elders(learning.layout.digest, learning.lineage)
+        return elders or learning.left_behind_by()
 
     async def _copy(self) -> bool:
         """Take over the model of the first elder that can give it; whether one could."""
@@ -155,7 +158,8 @@ class Welcome:
         learning, core = self._learning, self._core
 
         def begin() -> bool:
-            if not lineages.should_copy(core.lineage, offer.lineage):
+            behind = core.lineage.founder == offer.lineage.founder and learning.left_behind_by()
+            if not behind and not lineages.should_copy(core.lineage, offer.lineage):
                 return False  # it was fetched for long, and ours has changed meanwhile
             core.begin(vector, offer.lineage)
             return True

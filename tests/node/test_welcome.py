@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from covey.gossip.core import Outcome
 from covey.node.welcome import Welcome
 from covey.protocols.messages import Lineage, Phase, StateOffer
 from tests.node.hosts import LAYOUT, Node, nodes, noise, until
@@ -383,5 +384,27 @@ def test_weights_that_were_outrun_meanwhile_are_not_taken(tmp_path: Path) -> Non
             assert not await node.host._welcome._take_over(noise(seed=2), offer)
             assert np.array_equal(await node.x(), noise())
             await learner.leave()
+
+    asyncio.run(go())
+
+
+def test_a_node_that_the_flock_left_behind_copies(tmp_path: Path) -> None:
+    """Its gate and the others' would refuse each other for good."""
+
+    async def go() -> None:
+        async with nodes(tmp_path, 3) as three:
+            learners = [await node.trainee(noise()) for node in three]
+            await until(lambda: all(len(node.learning._partners()) == 2 for node in three))
+            lost = three[0]
+            learners[0].step(100.0)
+            for peer in three[1:]:
+                for _ in range(3):
+                    outcome = Outcome(peer.me, "implausible", "far", distance=1.0)
+                    lost.learning.mixed([outcome])
+            await until(lambda: lost.happened("train.copied") == 1)
+            assert np.allclose(await lost.x(), noise(), atol=1e-3)
+            assert not lost.learning.left_behind_by()
+            for learner in learners:
+                await learner.leave()
 
     asyncio.run(go())

@@ -1,0 +1,93 @@
+"""A minority that drifted away learns that it did; nobody else is told so."""
+
+from random import Random
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from covey.gossip.config import Config
+from covey.gossip.verdict import Verdict
+from covey.protocols.identity import PeerId
+
+if TYPE_CHECKING:
+    from tests.gossip.conftest import Flock
+
+PEERS = [PeerId(bytes([n]) * 32) for n in range(1, 8)]
+
+
+def judged(refused: dict[int, int]) -> Verdict:
+    """``refused``: how often in a row each peer refused."""
+    verdict = Verdict()
+    for peer, times in refused.items():
+        verdict.note(PEERS[peer], refused=False)
+        for _ in range(times):
+            verdict.note(PEERS[peer], refused=True)
+    return verdict
+
+
+@pytest.mark.parametrize(
+    ("refused", "partners", "against"),
+    [
+        ({}, 3, []),
+        ({0: 9}, 1, []),  # two that disagree settle it by their histories
+        ({0: 3, 1: 3}, 2, [0, 1]),
+        ({0: 3, 1: 2}, 2, []),  # a gate that is only late opens before
+        ({0: 3, 1: 3, 2: 0}, 3, [0, 1]),
+        ({0: 3, 1: 0, 2: 0}, 3, []),
+        ({0: 3, 1: 3, 2: 3, 3: 0, 4: 0, 5: 0, 6: 0}, 7, []),
+        ({0: 3, 1: 3, 2: 3, 3: 3, 4: 0, 5: 0, 6: 0}, 7, []),  # of two halves neither gives way
+        ({0: 3, 1: 3, 2: 3, 3: 3, 4: 3, 5: 0, 6: 0}, 7, [0, 1, 2, 3, 4]),
+        ({0: 3, 1: 3}, 7, []),  # most were not met yet
+        ({0: 3, 1: 3, 2: 3}, 2, [0, 1]),  # who is gone has no voice
+    ],
+)
+def test_when_many_refuse(refused: dict[int, int], partners: int, against: list[int]) -> None:
+    found = judged(refused).against(PEERS[:partners])
+    assert found == [PEERS[n] for n in against]
+
+
+def test_one_that_moves_us_takes_its_refusals_back() -> None:
+    verdict = judged({0: 5, 1: 5})
+    verdict.note(PEERS[0], refused=False)
+    verdict.note(PEERS[0], refused=True)
+    assert verdict.against(PEERS[:2]) == []
+
+
+def test_a_copied_model_begins_anew() -> None:
+    verdict = judged({0: 5, 1: 5})
+    verdict.clear()
+    assert verdict.against(PEERS[:2]) == []
+
+
+@pytest.mark.parametrize("size", [3, 8])
+def test_a_minority_that_drifted_copies_and_nobody_else_does(
+    flocks: "type[Flock]", size: int
+) -> None:
+    drifted = set(range(1 if size == 3 else 2))
+    flock = flocks(size, 500, 0, Config(), seed=4).scattered(0.01)
+    for _ in range(12):
+        flock.match()
+        for core, moved in zip(flock.cores, flock.moves(0.01), strict=True):
+            flock.learn(core, moved)
+            core.close_period(alone=False)
+    mean = flock.x.mean(axis=0)
+    for number in drifted:
+        flock.cores[number].replica.x += 10
+    verdicts, random, copied = [Verdict() for _ in flock.cores], Random(6), set()
+    flock.outcomes.clear()
+    for _ in range(30 * size):
+        a, b = random.sample(range(size), 2)
+        flock.exchange(a, b)
+        for outcome in flock.outcomes:
+            owner = a if outcome.peer == flock.cores[b].me else b
+            verdicts[owner].note(outcome.peer, refused=bool(outcome.reason))
+            others = [core for core in flock.cores if core is not flock.cores[owner]]
+            if against := verdicts[owner].against([core.me for core in others]):
+                peer = next(core for core in others if core.me == against[0])
+                flock.cores[owner].begin(peer.replica.x.copy(), peer.lineage)
+                verdicts[owner].clear()
+                copied.add(owner)
+        flock.outcomes.clear()
+    assert copied == drifted
+    assert np.abs(flock.x - mean).max() < 0.2
