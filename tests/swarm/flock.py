@@ -210,14 +210,17 @@ class Flock:
         self, name: str, *options: str, learner: Sequence[str] = (), on: Machine | None = None
     ) -> Node:
         """A node and its learner: data/learner.py with further arguments ``learner``."""
-        number = str(1 + len(self.nodes))
-        script = [str(LEARNER), "--number", number, "--folder", str(self.folder / name)]
-        script += ["--until", str(self.enough), *learner]
-        return self._node(name, ["run"], options, script, on)
+        return self._node(name, ["run"], options, [*self._learner(name), *learner], on)
 
     def script(self, name: str, script: Path, *arguments: str) -> Node:
         """A node with any script as its learner."""
         return self._node(name, ["run"], (), [str(script), *arguments], None)
+
+    def learner(self, node: Node) -> "subprocess.Popen[str]":
+        """A learner for a node that runs: as started by hand, beside it."""
+        argv = [sys.executable, *self._learner(node.name)]
+        home = f"COVEY_HOME={node.home.root}"
+        return self.start(["env", home, *argv], stdout=subprocess.DEVNULL)
 
     def covey(self, *arguments: str, within_s: float = PATIENCE_S) -> "subprocess.Popen[str]":
         """Any command, its output piped."""
@@ -272,6 +275,11 @@ class Flock:
         for node in self.nodes:
             for sign in ("Traceback", "CRITICAL", "Task exception", "never awaited"):
                 assert sign not in node.words, f"{node.name} has written:\n{node.words}"
+
+    def _learner(self, name: str) -> list[str]:
+        number = str(1 + len(self.nodes))
+        folder = str(self.folder / name)
+        return [str(LEARNER), "--number", number, "--folder", folder, "--until", str(self.enough)]
 
     def _node(
         self,

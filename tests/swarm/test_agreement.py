@@ -17,7 +17,7 @@ def test_three_nodes_from_nothing_to_agreement(flock: Flock) -> None:
     assert sum(len(node.events("train.founded")) for node in nodes) == 1
     assert len({node.status()["training"]["founder"] for node in nodes}) == 1
     for node in nodes:
-        node.learns_on(20)
+        node.learns_on(6)
         others = {name: peer for name, peer in node.peers().items() if peer["exchanges"]}
         assert len(others) == 2, "it has met both"
         assert all("mdns" in peer["source"] for peer in others.values())

@@ -73,3 +73,23 @@ def test_a_suspended_node_takes_up_where_it_was(training: list[Node]) -> None:
     assert after["founder"] == before["founder"]
     assert after["step"] >= before["step"]
     assert after["learner_pid"] == before["learner_pid"], "its learner trained on"
+
+
+def test_a_learner_outlives_its_node(training: list[Node]) -> None:
+    """Started by hand beside it: trains on alone, and goes on with the node that comes back."""
+    flock = training[0].flock
+    fox = flock.up("fox").ready()
+    with flock.learner(fox) as learner:
+        fox.learns_on()
+        founder = fox.status()["training"]["founder"]
+        step = fox.status()["training"]["step"]
+        fox.kill()
+        again = flock.up("fox").ready()
+        again.event("train.started")
+        again.learns_on()
+        after = again.status()["training"]
+        assert after["founder"] == founder
+        assert after["step"] > step
+        assert after["learner_pid"] == learner.pid
+        assert len(again.starts()) == 1, "it was not started again"
+        learner.kill()
