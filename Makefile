@@ -13,7 +13,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test lint types format install clean
+.PHONY: help demo test fuzz lint types format install clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ demo: $(STAMP)  ## three nodes on this machine learn together, found over mDNS
 
 test: $(STAMP)  ## every test, real daemons included
 	@$(BIN)/pytest -q -n auto --dist loadfile $(ARGS)
+
+fuzz: $(STAMP)  ## 200 000 hostile inputs for each decoder: some minutes
+	@COVEY_FUZZ=200000 $(BIN)/pytest -q -n auto -o timeout=0 -k "fuzz or hostile" tests/protocols tests/gossip $(ARGS)
 
 lint: $(STAMP)  ## ruff: rules and format
 	@$(BIN)/ruff check .
