@@ -156,10 +156,11 @@ class Welcome:
 
     async def _take_over(self, vector: Floats, offer: StateOffer) -> bool:
         learning, core = self._learning, self._core
+        behind = bool(learning.left_behind_by())  # asks the membership, which is the loop's
 
         def begin() -> bool:
-            behind = core.lineage.founder == offer.lineage.founder and learning.left_behind_by()
-            if not behind and not lineages.should_copy(core.lineage, offer.lineage):
+            same = core.lineage.founder == offer.lineage.founder
+            if not (same and behind) and not lineages.should_copy(core.lineage, offer.lineage):
                 return False  # it was fetched for long, and ours has changed meanwhile
             core.begin(vector, offer.lineage)
             return True
