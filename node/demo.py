@@ -78,6 +78,7 @@ def run(nodes: int, as_json: bool, seed: int) -> int:
     if as_json:
         print(json.dumps(result), flush=True)
     else:
+        console.print("\nAccuracy on one held-out test set, after the same script, data and steps:")
         console.print(result_table(rows))
         console.print(_sentence(result), highlight=False, soft_wrap=True)
     return 0 if result["together_mean"] >= result["alone_mean"] + MARGIN else 1

@@ -96,9 +96,7 @@ class View:
 
 def result_table(rows: Sequence[Row]) -> Table:
     """Alone against together, node by node and on average."""
-    table = Table(
-        box=box.SIMPLE_HEAD, caption="accuracy on one held-out test set after the same steps"
-    )
+    table = Table(box=box.SIMPLE_HEAD)
     for name in ("node", "alone", "together", "gain"):
         table.add_column(name, justify="left" if name == "node" else "right")
     for row in rows:
