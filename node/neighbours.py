@@ -106,6 +106,10 @@ class Neighbours:
         for member in self.membership.alive():
             self._tasks.spawn(self._probe(member.peer))
 
+    async def consult(self) -> None:
+        """Tell the peers this node's standing and hear theirs; as long as a probe may take."""
+        await asyncio.gather(*(self._probe(member.peer) for member in self.membership.alive()))
+
     async def exchange(
         self, peer: PeerId, sealed: bytes, payload: Buffer, limit: int, timeout_s: float
     ) -> tuple[Opened, bytearray]:

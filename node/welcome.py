@@ -43,6 +43,9 @@ class Neighbours(Flock, Protocol):
     def looked_around(self) -> bool:
         """Whether whoever is there would have been found by now."""
 
+    async def consult(self) -> None:
+        """Tell everyone alive what this node is now, and hear what they are."""
+
     async def state_offer(self, peer: PeerId) -> StateOffer: ...
 
     async def fetch_state(self, peer: PeerId, offer: StateOffer, into: memoryview) -> None: ...
@@ -69,8 +72,11 @@ class Welcome:
             if await self._copy() or core.lineage.founder:
                 break  # with a model of its own nobody waits for an elder that cannot give its
             if self._may_found():
-                await self._found(attachment)
-                break
+                # Two that begin at once would not know yet that the other waits as well.
+                await self._neighbours.consult()
+                if self._may_found():
+                    await self._found(attachment)
+                    break
             await asyncio.sleep(_NEWS_S)
 
         def hand_over() -> bool:

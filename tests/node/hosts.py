@@ -81,6 +81,7 @@ class View:
     wire: Wire
     node: "Node"
     told: int = 0
+    consulted: int = 0
     rejections: list[RemoteError] = field(default_factory=list)
 
     def partners(self, layout: bytes, lineage: Lineage) -> Sequence[PeerId]:
@@ -110,6 +111,9 @@ class View:
 
     def looked_around(self) -> bool:
         return self.wire.looked_around
+
+    async def consult(self) -> None:
+        self.consulted += 1
 
     def rejected(self, peer: PeerId | None, error: RemoteError) -> None:
         self.rejections.append(error)

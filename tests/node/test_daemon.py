@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import replace
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from blockbuster import blockbuster_ctx
 
+import covey
 from covey.gossip.membership import Life
 from covey.node import store
 from covey.node.addresses import Source
@@ -126,6 +128,40 @@ def test_two_daemons_learn_together_and_go_on_after_a_restart(tmp_path: Path) ->
             (peer,) = one._book.plain()
             assert peer["addresses"]  # remembered
             await again.leave()
+
+    play(go)
+
+
+def test_two_scripts_conserve_the_sum(tmp_path: Path) -> None:
+    """``covey.attach`` in two threads, as fast as they can, on two daemons."""
+    together = threading.Barrier(2)
+
+    def train(home: Home, seed: int) -> tuple[Vector, Vector]:
+        """The model in the end, and what its start and its own steps add up to."""
+        rng, vector = np.random.default_rng(seed), noise(seed=seed)
+        with covey.attach(LAYOUT, vector, every=3, home=home.root) as flock:
+            alone = vector.copy()
+            together.wait(PATIENCE_S)
+            for _ in range(200):
+                step = 0.01 * rng.standard_normal(LAYOUT.size).astype(np.float32)
+                vector += step
+                alone += step
+                flock.step()
+        return vector, alone
+
+    async def go() -> None:
+        pair = homes(tmp_path, 2)
+        async with serving(pair[0]) as one, serving(pair[1]) as two:
+            await one.add_peer(address(two))
+            await until(lambda: alive(one) == alive(two) == 1)
+            scripts = [asyncio.to_thread(train, home, seed) for seed, home in enumerate(pair)]
+            (a, a_alone), (b, b_alone) = await asyncio.gather(*scripts)
+            held = [node._host.learning for node in (one, two)]
+            x, y = [learning.runner.core.replica.x for learning in held if learning is not None]
+            assert np.allclose(x + y, a_alone + b_alone, atol=1e-3)
+            assert np.allclose(a, x, atol=1e-4)
+            assert np.allclose(b, y, atol=1e-4)
+            assert one.status().exchange.exchanges
 
     play(go)
 

@@ -12,7 +12,7 @@ from covey.node.unreachable import Kind, Unreachable
 from covey.protocols.errors import Forged
 from covey.protocols.identity import PeerId
 from covey.protocols.messages import Lineage, Phase
-from tests.node.hosts import LAYOUT, OTHER_LAYOUT, noise, until
+from tests.node.hosts import LAYOUT, OTHER_LAYOUT, Learner, noise, until
 from tests.node.residents import FOUNDED, SLOW, Resident, Setting, made_up, residents, standing
 
 
@@ -105,6 +105,31 @@ def test_news_do_not_wait_for_the_next_probe(tmp_path: Path) -> None:
             await until(lambda: heard(one.me).standing.phase == Phase.TRAINING)  # type: ignore[union-attr]
             assert two.neighbours.elders(LAYOUT.digest, Lineage()) == [one.me]
             await learner.leave()
+
+    asyncio.run(go())
+
+
+@pytest.mark.parametrize("late", [0, 1, 3, 10, 30])
+def test_two_that_begin_at_once_found_one_flock(tmp_path: Path, late: int) -> None:
+    """They have known each other for long, and neither has heard that the other begins too."""
+
+    async def go() -> None:
+        async with residents(Setting(tmp_path, SLOW), 1, 2) as (one, two):
+            one.knows(two)
+            await until(lambda: one.sees(two) is Life.ALIVE and two.sees(one) is Life.ALIVE)
+            await until(lambda: one.neighbours.looked_around() and two.neighbours.looked_around())
+
+            async def later() -> Learner:
+                for _ in range(late):
+                    await asyncio.sleep(0)
+                return await two.trainee(noise(seed=2))
+
+            learners = await asyncio.gather(one.trainee(noise(seed=1)), later())
+            assert np.array_equal(learners[0].vector, learners[1].vector)
+            assert one.host.lineage.founder == two.host.lineage.founder
+            assert one.happened("train.founded") + two.happened("train.founded") == 1
+            for learner in learners:
+                await learner.leave()
 
     asyncio.run(go())
 

@@ -40,6 +40,7 @@ def test_whoever_is_alone_founds(tmp_path: Path) -> None:
             assert np.array_equal(await node.x(), noise())
             assert learner.lineage == node.host.lineage
             assert node.happened("train.founded") == node.happened("train.started") == 1
+            assert node.view.consulted == 1
             await learner.leave()
 
     asyncio.run(go())
