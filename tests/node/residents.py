@@ -140,6 +140,12 @@ class Resident:
         await self.neighbours.close()
 
 
+async def connections_end() -> None:
+    """aiohttp and asyncio end their connections in callbacks of the next turns."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
 @contextlib.asynccontextmanager
 async def residents(setting: Setting, *numbers: int) -> AsyncIterator[list[Resident]]:
     """Running nodes that do not know each other.  Afterwards no task and no bug may be left."""
@@ -152,6 +158,7 @@ async def residents(setting: Setting, *numbers: int) -> AsyncIterator[list[Resid
     finally:
         for resident in made:
             await resident.vanish()
+        await connections_end()
     for resident in made:
         assert not resident.bugs
     await until(lambda: asyncio.all_tasks() == before)

@@ -28,6 +28,7 @@ from covey.node.settings import Endpoint, Settings
 from covey.protocols.invite import Invite, parse
 from covey.protocols.messages import Phase
 from tests.node.hosts import LAYOUT, PATIENCE_S, Learner, Vector, noise, until
+from tests.node.residents import connections_end
 
 SETTINGS = Settings(
     name="studio",
@@ -78,6 +79,7 @@ def play(scenario: Callable[[], Coroutine[Any, Any, None]]) -> None:
     async def go() -> None:
         await scenario()
         await until(lambda: asyncio.all_tasks() == {asyncio.current_task()})
+        await connections_end()
 
     asyncio.run(go())
 
