@@ -23,7 +23,7 @@ IDLE_BYTES_MAX = 90e6
 START_CPU_S_MAX = 2.0  # half a second on an idle machine
 STATUS_CPU_S_MAX = 0.4
 STEP_S_MAX = 20e-6
-WINDOW_S = 6.0
+WINDOW_S = 2.0
 
 
 def cpu_s(pid: int) -> float:
@@ -40,13 +40,11 @@ def resident_bytes(pid: int) -> int:
 
 @dataclass(frozen=True)
 class Watched:
-    """Two nodes that have met; the first one's cost until then.  It never has a learner."""
+    """Two nodes that have met, and what the first one's start cost.  It never has a learner."""
 
     node: Node
     other: Node
     start_cpu_s: float  # until it answered
-    since: float
-    cpu_s: float
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +55,7 @@ def idle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
         start_cpu_s = cpu_s(node.process.pid)
         other = flock.up("two").ready()
         node.peer("two")
-        yield Watched(node, other, start_cpu_s, time.monotonic(), cpu_s(node.process.pid))
+        yield Watched(node, other, start_cpu_s)
     finally:
         flock.close()
 
@@ -98,7 +96,11 @@ def test_a_step_with_nothing_to_do_costs_little(idle: Watched) -> None:
 
 def test_an_idle_node_costs_little(idle: Watched) -> None:
     pid = idle.node.process.pid
-    until("the window is over", lambda: time.monotonic() - idle.since > WINDOW_S)
-    spent = cpu_s(pid) - idle.cpu_s
-    assert spent / (time.monotonic() - idle.since) < IDLE_CORE_MAX
+
+    def share() -> float:
+        began, before = time.monotonic(), cpu_s(pid)
+        until("the window is over", lambda: time.monotonic() - began > WINDOW_S)
+        return (cpu_s(pid) - before) / (time.monotonic() - began)
+
+    assert statistics.median(share() for _ in range(3)) < IDLE_CORE_MAX
     assert resident_bytes(pid) < IDLE_BYTES_MAX

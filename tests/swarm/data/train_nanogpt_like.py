@@ -29,6 +29,7 @@ log_interval = 10
 eval_iters = 4
 always_save_checkpoint = True
 # data
+data_file = __file__  # any text
 gradient_accumulation_steps = 2  # used to simulate larger batch sizes
 batch_size = 8  # if gradient_accumulation_steps > 1, this is the micro-batch size
 block_size = 32
@@ -72,8 +73,8 @@ ctx = (
 )
 
 
-# poor man's data loader: this file is its own training set
-with open(__file__, encoding="utf-8") as f:
+# poor man's data loader
+with open(data_file, encoding="utf-8") as f:
     text = f.read()
 chars = sorted(set(text))
 vocab_size = len(chars)
