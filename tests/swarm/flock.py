@@ -271,6 +271,8 @@ class Flock:
                 os.kill(pid, signal.SIGKILL)
         for node in self.nodes:
             node.process.wait(PATIENCE_S)
+            assert node.process.stdin is not None
+            node.process.stdin.close()
         until("all processes have ended", lambda: not self.pids())
         for node in self.nodes:
             for sign in ("Traceback", "CRITICAL", "Task exception", "never awaited"):
@@ -291,12 +293,14 @@ class Flock:
     ) -> Node:
         home = self.home(name)
         argv = [sys.executable, "-m", "covey.node", *command, "--home", str(home.root)]
-        argv += ["--name", name, "--api", "127.0.0.1:0"]
+        # It ends when this process does, by whatever way.
+        argv += ["--until-eof", "--name", name, "--api", "127.0.0.1:0"]
         argv += ["--listen", "127.0.0.1:0"] if on is None else []
         argv += [*options, *script]
         log = self.folder / f"{name}.log"
         with log.open("a") as file:
-            process = self.start(argv if on is None else on.argv(argv), stdout=file, stderr=file)
+            argv = argv if on is None else on.argv(argv)
+            process = self.start(argv, stdin=subprocess.PIPE, stdout=file, stderr=file)
         node = Node(name, home, process, log, self, self.folder / name)
         self.nodes.append(node)
         return node
