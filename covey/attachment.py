@@ -253,6 +253,7 @@ def _in_words(report: SettledReport | None) -> str:
     if report.distance_relative is None:
         return "left; no peer was there to settle with"
     return (
-        f"settled in {report.exchanges} exchanges with {report.peers} peers; "
+        f"settled in {report.exchanges} exchanges with {report.peers} "
+        f"peer{'s' if report.peers != 1 else ''}; "
         f"the models differ by {100 * report.distance_relative:.2g} %"
     )

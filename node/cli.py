@@ -142,7 +142,8 @@ def join(invite: str, force: bool, home: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"swarm": record.name, "addresses": record.addresses}))
     else:
-        click.echo(f"a member of {record.name!r} now; start with `covey run SCRIPT.py`", err=True)
+        start = f"`covey run{place.option} SCRIPT.py`"
+        click.echo(f"a member of {record.name!r} now; start with {start}", err=True)
 
 
 @cli.command(epilog=_examples("covey invite", "covey invite --expires never --json"))
@@ -243,7 +244,7 @@ def stop(now: bool, home: str | None, as_json: bool) -> None:
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the data's split.")
 @_json_option
 def demo(nodes: int, seed: int, as_json: bool) -> int:
-    """Run a whole swarm on this machine, on real data, and compare it with learning alone."""
+    """Run a swarm on this machine: learning together against alone."""
     from covey.node.demo import run
 
     return run(nodes, as_json, seed)

@@ -251,7 +251,10 @@ class Daemon:
             await asyncio.wait({learner, stopped}, return_when=asyncio.FIRST_COMPLETED)
             if not learner.done():
                 await supervisor.stop(self._interrupted)
-            return await learner
+            code = await learner
+            if code == 0 and self._host.learning is None and not self._stop.is_set():
+                log.warning("the script ended without covey.join(), so it shared nothing")
+            return code
         finally:
             stopped.cancel()
             learner.cancel()

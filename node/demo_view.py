@@ -137,7 +137,8 @@ def _live_table(rows: Sequence[Row], wide: bool) -> Table:
 
 def _words(row: Row) -> str:
     if row.step:
-        return f"{row.name} step {row.step:,} acc {_share(row.accuracy)}"
+        accuracy = f" acc {_share(row.accuracy)}" if row.accuracy is not None else ""
+        return f"{row.name} step {row.step:,}{accuracy}"
     return f"{row.name} alone {_share(row.alone)}" if row.alone is not None else f"{row.name} …"
 
 

@@ -251,7 +251,10 @@ class LearnerLink:
             await self._vacant.wait()
         if not self._vacant.is_set():
             who = f"{other.name} (pid {other.pid})" if other else "another learner"
-            return f"{who} is attached to this node; a node has one, so give this one another home"
+            return (
+                f"{who} is attached to this node, which takes one at a time; end it, or give "
+                "this one another node with home=… or COVEY_HOME"
+            )
         return None
 
     async def _attach(

@@ -91,7 +91,7 @@ def _of_tls(address: str, error: ssl.SSLError) -> Unreachable:
 def _of_socket(address: str, error: BaseException) -> Unreachable:
     number = getattr(error, "errno", None)
     if number == errno.ECONNREFUSED:
-        text = f"{address} refuses the connection; is covey running there, and on this port?"
+        text = f"{address} refuses the connection; no node is running there, or not on this port"
         return Unreachable(Kind.REFUSED, text)
     if number in (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.EHOSTDOWN):
         text = f"there is no way to {address}; are both machines on one network?"

@@ -88,7 +88,8 @@ def print_event(out: Console, event: Mapping[str, Any]) -> None:
     """One line: when, what, and the data."""
     moment = datetime.datetime.fromisoformat(event["time"]).astimezone()
     style = _FAMILY_STYLE.get(event["type"].partition(".")[0], "default")
-    data = "  ".join(f"{key}={_plain(value)}" for key, value in event["data"].items())
+    known = {key: value for key, value in event["data"].items() if value not in ("", None)}
+    data = "  ".join(f"{key}={_plain(value)}" for key, value in known.items())
     clock = moment.strftime("%H:%M:%S")
     out.print(f"{event['id']:>6}  {clock}  [{style}]{escape(event['type']):<20}[/]  {escape(data)}")
 

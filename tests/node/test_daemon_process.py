@@ -198,6 +198,13 @@ def test_its_script_trains_and_its_end_is_the_nodes(tmp_path: Path) -> None:
     assert list(Home.find(tmp_path / "home", {}).checkpoints.glob("*.json"))
 
 
+def test_a_script_that_never_joined_is_told_of(tmp_path: Path) -> None:
+    with child(tmp_path / "home", script=[sys.executable, "-c", ""]) as process:
+        _, errors = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 0, errors
+    assert "without covey.join()" in errors
+
+
 def test_stopping_it_stops_its_script(tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
     text = f"import os, time; open({str(pid_file)!r}, 'w').write(str(os.getpid())); time.sleep(600)"

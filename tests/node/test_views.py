@@ -126,7 +126,7 @@ def test_no_peers_says_how_to_get_some() -> None:
 
 
 def test_an_event_is_one_line() -> None:
-    data = {"peer": "two", "loss": 0.123456, "why": "[red]"}
+    data = {"peer": "two", "reason": "", "loss": 0.123456, "why": "[red]"}
     event = {"id": 7, "time": rfc3339(NOW), "type": "peer.dead", "data": data}
     text = printed(views.print_event, event)
     assert text.startswith("     7  ")
