@@ -123,7 +123,7 @@ class Daemon:
             self.metrics,
             self.failed,
         )
-        handout = Handout(self.home.state / "handout")
+        handout = Handout(self.home.handout)
         self._host = Host(
             Parts(
                 me=me,

@@ -92,6 +92,11 @@ class Home:
         return self.state / "api.token"
 
     @property
+    def handout(self) -> Path:
+        """Where copies of the model for joiners are, as long as the node runs."""
+        return self.state / "handout"
+
+    @property
     def lock_file(self) -> Path:
         return self.state / "lock"
 
@@ -190,8 +195,8 @@ class Home:
             self._runtime_link.symlink_to(runtime)
 
     def _tidy(self) -> None:
-        """Remove the sockets, maps and temporary files of a node that has ended."""
-        for folder in (self.runtime, self._shared_maps, self.state / "maps"):
+        """Remove the sockets, maps, handed out copies and temporary files of a node that ended."""
+        for folder in (self.runtime, self._shared_maps, self.state / "maps", self.handout):
             if _is_private(folder):
                 shutil.rmtree(folder, ignore_errors=True)
         for folder in (self.state, self.checkpoints):

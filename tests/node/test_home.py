@@ -114,7 +114,7 @@ def test_a_copied_home_does_not_touch_the_originals_sockets(
 
 def test_what_a_killed_node_left_behind_is_removed(home: Home, runtime_dir: dict[str, str]) -> None:
     with home.lock(runtime_dir):
-        stale = [home.runtime / "api.sock", home.maps / "one.map"]
+        stale = [home.runtime / "api.sock", home.maps / "one.map", home.handout / "state.f32"]
     torn = home.state / ".peers.json.0011aabb.tmp"
     for path in (*stale, torn):
         path.parent.mkdir(exist_ok=True, mode=0o700)
