@@ -116,12 +116,16 @@ class Listener:
     ) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            try:
-                connection, address = await loop.sock_accept(listener)
+            await _readable(listener)
+            try:  # not loop.sock_accept, which drops a connection when it is cancelled too late
+                connection, address = listener.accept()
+            except BlockingIOError:
+                continue
             except OSError as error:  # out of file descriptors, or the client is gone already
                 _log.warning("cannot accept a peer's connection: %s", error)
                 await asyncio.sleep(0.1)
                 continue
+            connection.setblocking(False)
             self._waiting.add(connection)
             host = host_of(address)
             if self._door.admit(host, self._is_trusted(host), loop.time()):
@@ -176,6 +180,17 @@ class Listener:
         if any(v.host == host and not v.transport.is_closing() for v in self._visits.values()):
             return True
         return ip_address(host.partition("%")[0]).is_loopback
+
+
+async def _readable(listener: socket.socket) -> None:
+    """Wait until somebody connects."""
+    loop = asyncio.get_running_loop()
+    ready = asyncio.Event()
+    loop.add_reader(listener, ready.set)
+    try:
+        await ready.wait()
+    finally:
+        loop.remove_reader(listener)
 
 
 def log_bug(bug: BaseException) -> None:

@@ -230,3 +230,23 @@ def test_a_lost_connection_may_be_dropped_again() -> None:
             raise AttributeError("'NoneType' object has no attribute '_abort'")
 
     listener.abort(Lost())
+
+
+@pytest.mark.parametrize("turns", range(8))
+def test_stopping_while_somebody_connects_leaves_no_socket_open(turns: int) -> None:
+    """An unclosed socket is a warning, and a warning an error."""
+
+    async def go() -> None:
+        async with members(SECRET) as (one,):
+            clients = [asyncio.create_task(silent_client(one.port)) for _ in range(4)]
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await one.server.close()
+            for client in clients:
+                client.cancel()
+            await asyncio.wait(clients)
+            for client in clients:
+                if not client.cancelled() and client.exception() is None:
+                    client.result().transport.abort()
+
+    asyncio.run(go())
