@@ -6,6 +6,8 @@ import socket
 import stat
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from subprocess import PIPE
 
@@ -30,10 +32,10 @@ def home(tmp_path: Path) -> Home:
 
 
 @pytest.fixture
-def runtime_dir(tmp_path: Path) -> dict[str, str]:
-    folder = tmp_path / "run"
-    folder.mkdir(mode=0o700)
-    return {"XDG_RUNTIME_DIR": str(folder)}
+def runtime_dir() -> Iterator[dict[str, str]]:
+    """Private and short, as a user's is: pytest's folders are too long for a socket's path."""
+    with tempfile.TemporaryDirectory(prefix="run-", dir="/tmp") as folder:
+        yield {"XDG_RUNTIME_DIR": folder}
 
 
 def mode(path: Path) -> int:
