@@ -19,7 +19,7 @@ def test_a_late_joiner_starts_from_the_flock(training: list[Node]) -> None:
     late.event("train.started")
     assert not late.events("train.founded", "train.error")
     [start] = late.starts()
-    assert 8 < start.mean() < 12, "not its own initial weights, which are near 0"
+    assert 1 < start.mean() < 12, "not its own initial weights, whose mean is within 0.2 of 0"
     assert late.status()["training"]["founder"] == ada.status()["training"]["founder"], (
         "it is of one lineage with the flock"
     )
