@@ -139,6 +139,7 @@ def test_a_cut_body_is_counted_and_its_slot_is_free_again() -> None:
 
     asyncio.run(go())
 
+
 def test_a_peer_that_hangs_up_before_the_answer_is_not_at_fault(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
