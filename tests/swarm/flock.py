@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from covey.node import store
 from covey.node.client import Client, NotRunning
 from covey.node.home import Home
+from covey.node.tether import script_argv
 from covey.protocols.certificates import SECRET_BYTES
 from covey.protocols.invite import Invite
 from tests.swarm.netns import Machine
@@ -217,10 +218,11 @@ class Flock:
         return self._node(name, ["run"], (), [str(script), *arguments], None)
 
     def learner(self, node: Node) -> "subprocess.Popen[str]":
-        """A learner for a node that runs: as started by hand, beside it."""
-        argv = [sys.executable, *self._learner(node.name)]
+        """A learner for a node that runs: as started by hand, beside it.  Use it in a ``with``."""
+        argv = script_argv(node.name, LEARNER, *self._learner(node.name)[1:])
         home = f"COVEY_HOME={node.home.root}"
-        return self.start(["env", home, *argv], stdout=subprocess.DEVNULL)
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL}
+        return self.start(["env", home, *argv], **pipes)
 
     def covey(self, *arguments: str, within_s: float = PATIENCE_S) -> "subprocess.Popen[str]":
         """Any command, its output piped."""

@@ -92,4 +92,3 @@ def test_a_learner_outlives_its_node(training: list[Node]) -> None:
         assert after["step"] > step
         assert after["learner_pid"] == learner.pid
         assert len(again.starts()) == 1, "it was not started again"
-        learner.kill()
