@@ -17,6 +17,7 @@ from covey.node.faults import file_faults
 from covey.protocols.messages import Lineage, StateOffer
 
 _FRESH_S = 5.0  # a copy is offered again for that long
+_FRESH_SHARE = 0.25  # … while the model has trained at most so much longer: a young one moves fast
 _KEPT = 2  # files, so that a slow joiner can finish the one before
 
 
@@ -29,12 +30,14 @@ class Handout:
         self._latest: tuple[float, StateOffer] | None = None
 
     def fresh(self, lineage: Lineage) -> StateOffer | None:
-        """The latest offer, if it is young and of the same lineage."""
+        """The latest offer, if it is young, of the same lineage, and nearly as far trained."""
         if self._latest is None:
             return None
         made_s, offer = self._latest
         young = time.monotonic() - made_s < _FRESH_S
-        return offer if young and offer.lineage.founder == lineage.founder else None
+        near = lineage.age - offer.lineage.age <= offer.lineage.age * _FRESH_SHARE
+        same = offer.lineage.founder == lineage.founder
+        return offer if young and near and same else None
 
     def write(self, x: Floats, lineage: Lineage, step: int) -> StateOffer:
         """Copy ``x`` to a file; call where x stands still.  Raises OperatorError."""

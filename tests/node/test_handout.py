@@ -50,10 +50,19 @@ def test_it_is_offered_again_while_it_is_fresh(
     assert handout.fresh(LINEAGE) is None
     offer = handout.write(VECTOR, LINEAGE, 1)
     now[0] += 4.9
-    assert handout.fresh(Lineage(b"f" * 32, 9)) == offer
+    assert handout.fresh(Lineage(b"f" * 32, 8)) == offer
     assert handout.fresh(Lineage(b"g" * 32, 7)) is None  # another model
     now[0] += 0.2
     assert handout.fresh(LINEAGE) is None
+
+
+def test_initial_weights_are_not_offered_once_there_are_better(handout: Handout) -> None:
+    offer = handout.write(VECTOR, Lineage(b"f" * 32), 0)
+    assert handout.fresh(Lineage(b"f" * 32)) == offer
+    assert handout.fresh(Lineage(b"f" * 32, 1)) is None
+    handout.write(VECTOR, Lineage(b"f" * 32, 100), 900)
+    assert handout.fresh(Lineage(b"f" * 32, 125)) is not None
+    assert handout.fresh(Lineage(b"f" * 32, 126)) is None
 
 
 def test_a_slow_joiner_can_finish_the_one_before(handout: Handout) -> None:
