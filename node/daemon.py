@@ -244,7 +244,11 @@ class Daemon:
             "COVEY_HOME": str(self.home.root),
             "COVEY_SUPERVISED": str(os.getpid()),
         }
-        supervisor = Supervisor(self.events.emit, lambda: bool(self._host.lineage.founder))
+        supervisor = Supervisor(
+            self.events.emit,
+            lambda: bool(self._host.lineage.founder),
+            lambda: self._link.trained_s,
+        )
         learner = asyncio.create_task(supervisor.run(script, environ))
         stopped = asyncio.create_task(self._stop.wait())
         try:

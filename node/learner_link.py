@@ -12,6 +12,7 @@ import logging
 import mmap
 import os
 import secrets
+import time
 from pathlib import Path
 from typing import Protocol
 
@@ -49,6 +50,7 @@ class Attachment:
         self._taken = -1  # the last snapshot that came
         self._offered = 0  # the last increment that went
         self.started = False
+        self._trained_at = 0.0  # when it has last shown that it trains; monotonic
         self._increment_free = True
 
     @property
@@ -77,7 +79,7 @@ class Attachment:
         ``resumed`` it has trained meanwhile, and adds the vector minus its snapshot 0 instead.
         """
         assert not self.started
-        self.started = True
+        self.started, self._trained_at = True, time.monotonic()
         self._increment_free = not replace
         await self._stream.send(link.Start(replace, self.lineage))
 
@@ -106,11 +108,14 @@ class Attachment:
         """Answer ``settle``; every increment must have been published before."""
         await self._stream.send(report)
 
-    def _receive_snapshot(self, frame: link.Snapshot) -> None:
+    def _receive_snapshot(self, frame: link.Snapshot) -> float:
+        """Returns the seconds of training that it took."""
         if not self.started or frame.sequence != self._taken + 1 or frame.applied > self._offered:
             raise Malformed(f"snapshot {frame.sequence} out of turn")
         self._taken = frame.sequence
         self.step = frame.step
+        before, self._trained_at = self._trained_at, time.monotonic()
+        return self._trained_at - before
 
     def _receive_applied(self, frame: link.Applied) -> None:
         if not self.started or frame.sequence != self._offered or self._increment_free:
@@ -181,6 +186,7 @@ class LearnerLink:
         self._node = node
         self._server: asyncio.Server | None = None
         self._tasks: dict[asyncio.Task[None], _Stream] = {}
+        self.trained_s = 0.0  # all learners together, up to their last snapshots
         self._current: Attachment | None = None
         self._vacant = asyncio.Event()
         self._vacant.set()
@@ -297,7 +303,7 @@ class LearnerLink:
     async def _dispatch(self, attachment: Attachment, frame: link.Frame) -> None:
         match frame:
             case link.Snapshot():
-                attachment._receive_snapshot(frame)
+                self.trained_s += attachment._receive_snapshot(frame)
                 await self._handler.snapshot(attachment, frame.applied)
             case link.Applied():
                 attachment._receive_applied(frame)

@@ -3,14 +3,13 @@
 exit 0                     the end
 exit 2, SIGINT, SIGTERM    the end: wrong usage, or somebody wanted it to end
 anything else              a crash: again after 1, 2, 4 … 30 s
-5 crashes within 60 s      the end: it would only crash again
+5 crashes in a row         the end, if it trained for less than a minute before each: it would
+                           only crash again
 """
 
 import asyncio
 import logging
 import signal
-import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -29,8 +28,8 @@ class Policy:
 
     first_pause_s: float = 1.0
     longest_pause_s: float = 30.0
-    crashes_max: int = 5  # within crash_window_s, and it is given up
-    crash_window_s: float = 60.0
+    crashes_max: int = 5  # in a row, each after less training than progress_s: it is given up
+    progress_s: float = 60.0  # of training; starting, importing and joining are none
     grace_s: float = 5.0  # between SIGTERM and SIGKILL
 
 
@@ -38,21 +37,22 @@ class Supervisor:
     """One script at a time.
 
     ``tell`` gets an event type and its data (EventLog.emit).  ``resumable`` says whether a crashed
-    script would get anything back; one that crashes before is not started again.
+    script would get anything back; one that crashes before is not started again.  ``trained_s``:
+    for how long this node's learners have trained, all together.
     """
 
     def __init__(
         self,
         tell: Callable[..., object] = lambda *_, **__: None,
         resumable: Callable[[], bool] = lambda: True,
+        trained_s: Callable[[], float] = lambda: 0.0,
         policy: Policy = Policy(),
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._tell = tell
         self._resumable = resumable
+        self._trained_s = trained_s
         self._policy = policy
-        self._clock = clock
-        self._crashes: deque[float] = deque(maxlen=policy.crashes_max)
+        self._crashes = 0  # in a row, without progress
         self._process: asyncio.subprocess.Process | None = None
         self._stopping = asyncio.Event()
 
@@ -63,10 +63,10 @@ class Supervisor:
         """
         pause_s = self._policy.first_pause_s
         while True:
-            started = self._clock()
+            before_s = self._trained_s()
             code = await self._run_once(argv, environ)
-            if self._clock() - started > self._policy.crash_window_s:
-                pause_s = self._policy.first_pause_s
+            if self._trained_s() - before_s >= self._policy.progress_s:
+                self._crashes, pause_s = 0, self._policy.first_pause_s
             if self._stopping.is_set() or code in _ENDINGS:
                 self._tell("script.ended", code=code)
                 return code
@@ -121,12 +121,12 @@ class Supervisor:
     def _why_give_up(self) -> str | None:
         if not self._resumable():
             return "had not joined the swarm before, so it is not started again"
-        now = self._clock()
-        self._crashes.append(now)
-        full = len(self._crashes) == self._policy.crashes_max
-        if full and now - self._crashes[0] < self._policy.crash_window_s:
-            window = f"{self._policy.crash_window_s:g} s"
-            return f"crashed {self._policy.crashes_max} times within {window}, so it is given up"
+        self._crashes += 1
+        if self._crashes >= self._policy.crashes_max:
+            return (
+                f"crashed {self._crashes} times in a row before it had trained for "
+                f"{self._policy.progress_s:g} s, so it is given up"
+            )
         return None
 
 

@@ -195,6 +195,26 @@ def test_a_hangup_is_a_crash_and_then_another_may_come(folder: Path) -> None:
     ]
 
 
+def test_training_is_what_snapshots_show(folder: Path) -> None:
+    """Joining is none, nor is what a learner does after its last snapshot."""
+
+    async def scenario(connect: Connect, handler: Handler, served: LearnerLink) -> None:
+        trained_s = [served.trained_s]
+        for pid in (1, 2):
+            client = await connect()
+            await client.start(pid)
+            trained_s.append(served.trained_s)
+            client.send(link.Snapshot(1, 20, 0))
+            assert await client.next() == link.Consumed(1)
+            trained_s.append(served.trained_s)
+            client.send(link.Detach())
+            assert await client.next() is None
+        assert trained_s[:2] == [0.0, 0.0]
+        assert 0.0 < trained_s[2] == trained_s[3] < trained_s[4]
+
+    play(folder, scenario)
+
+
 def test_a_second_learner_is_refused_by_name(folder: Path) -> None:
     async def scenario(connect: Connect, handler: Handler, served: LearnerLink) -> None:
         await (await connect()).start(pid=1)

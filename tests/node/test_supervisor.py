@@ -80,26 +80,33 @@ def test_crashes_in_a_row_are_given_up(caplog: pytest.LogCaptureFixture) -> None
     code, told = run("raise SystemExit(3)")
     assert code == 3
     assert len(told.of("script.started")) == 5
-    assert told.of("script.gave_up")[0]["reason"].startswith("crashed 5 times within 60 s")
+    assert told.of("script.gave_up")[0]["reason"].startswith("crashed 5 times in a row before it")
     assert "given up" in caplog.text
 
 
-def ticking(step_s: float) -> Callable[[], float]:
-    now = 0.0
-
-    def clock() -> float:
-        nonlocal now
-        now += step_s
-        return now
-
-    return clock
+def training(*lives_s: float) -> Callable[[], float]:
+    """All training so far, when asked before and after each life of the script."""
+    totals = [0.0]
+    for life_s in lives_s:
+        totals += [totals[-1] + life_s] * 2
+    return iter(totals).__next__
 
 
-def test_rare_crashes_are_never_given_up_and_pauses_start_anew(tmp_path: Path) -> None:
+def test_crashes_after_progress_are_never_given_up_and_pauses_start_anew(tmp_path: Path) -> None:
     script = COUNT + "sys.exit(0 if n == 9 else 1)"
-    code, told = run(script, str(tmp_path / "count"), clock=ticking(61.0))
+    code, told = run(script, str(tmp_path / "count"), trained_s=training(*[60.0] * 9))
     assert code == 0
     assert {data["restart_in_s"] for data in told.of("script.crashed")} == {0.001}
+
+
+def test_progress_resets_the_count(tmp_path: Path) -> None:
+    lives_s = (5.0, 59.9, 0.0, 0.0, 60.0, 1.0, 2.0, 3.0, 4.0)  # 4 crashes, then progress
+    script = COUNT + "sys.exit(10 + n)"
+    code, told = run(script, str(tmp_path / "count"), trained_s=training(*lives_s))
+    assert code == 19, "the last crash's"
+    pauses = [data["restart_in_s"] for data in told.of("script.crashed")]
+    assert pauses == [0.001, 0.002, 0.004, 0.004] * 2
+    assert "for 60 s, so it is given up" in told.of("script.gave_up")[0]["reason"]
 
 
 def test_a_script_that_never_joined_is_not_started_again() -> None:
