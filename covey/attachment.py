@@ -17,6 +17,7 @@ import sys
 import time
 import weakref
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -33,6 +34,7 @@ from covey.session import Learner, Phase, Session
 from covey.weights import ArrayWeights, Vector, Weights
 
 SETTLE_S = 15.0  # the longest that ``leave`` waits for the flock to agree
+HAND_OVER_S = 5.0  # and the end of a script for the node to take its last steps
 
 
 @dataclass(frozen=True)
@@ -230,9 +232,28 @@ class Attachment:
     def _end_of_script(self) -> None:
         """No ``leave`` was called: hand over the last steps; a crash says no goodbye."""
         error = getattr(sys, "last_value", None)  # what the script died of
-        if error is None and self.attached:
-            self._hand_over()
-        self._close(clean=error is None or isinstance(error, KeyboardInterrupt))
+        try:
+            if error is None and self.attached and os.getpid() == self._pid:
+                with suppress(SystemExit):  # the node that ran this script is gone: as well
+                    self._hand_over_last()
+        finally:
+            self._close(clean=error is None or isinstance(error, KeyboardInterrupt))
+
+    def _hand_over_last(self) -> None:
+        """Hand over the model as it is now, and wait until the node has taken it."""
+        session = self._session
+        deadline = time.monotonic() + HAND_OVER_S
+        handed = False
+        while session.phase is Phase.TRAINING and (left_s := deadline - time.monotonic()) > 0:
+            session.look(time.monotonic())
+            if session.slot is None:
+                session.wait(min(left_s, 1.0))
+            elif handed:
+                return
+            else:
+                self._take_in()
+                self._hand_over()
+                handed = True
 
 
 def _at_exit(reference: "weakref.ref[Attachment]") -> None:

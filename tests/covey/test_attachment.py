@@ -239,6 +239,43 @@ def test_a_script_may_just_end(place: Place) -> None:
     assert node.host.snapshots[-1].tolist() == vector(3).tolist()
 
 
+def test_the_end_waits_until_the_node_has_taken_the_last_steps(place: Place) -> None:
+    """Also when it has not yet read the snapshot before."""
+    node = place.start(Host(consumes=False))
+    program = HEAD.replace("weights)", "weights, every=1)")
+    program += f"covey.attachment.HAND_OVER_S = {PATIENCE_S}\n"
+    program += "for _ in range(5): weights += 1; flock.step()"
+    with subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.DEVNULL) as script:
+        node.until(lambda host: len(host.snapshots) == 2)
+        node.consumed()
+        node.until(lambda host: len(host.snapshots) == 3)
+        assert script.poll() is None
+        assert "left" not in node.host.calls
+        node.consumed()
+        node.until(lambda host: host.calls[-1:] == ["left"])
+        assert script.wait(PATIENCE_S) == 0
+    assert node.host.snapshots[-1].tolist() == vector(5).tolist()
+
+
+def test_the_end_does_not_wait_for_ever(place: Place) -> None:
+    node = place.start(Host(consumes=False))
+    assert end_of("covey.attachment.HAND_OVER_S = 0.1; flock.step()", node) == "left"
+
+
+def test_the_end_of_a_script_whose_node_ends_too_is_quiet(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COVEY_SUPERVISED", "1")
+    node = place.start(Host(consumes=False))
+    program = [sys.executable, "-c", HEAD + "weights += 1; flock.step()"]
+    with subprocess.Popen(program, stderr=subprocess.PIPE, text=True) as script:
+        node.until(lambda host: len(host.snapshots) == 2)
+        node.stop()
+        _, errors = script.communicate(timeout=PATIENCE_S)
+    assert script.returncode == 0
+    assert "Exception" not in errors
+
+
 def test_a_script_that_crashes_says_no_goodbye(place: Place) -> None:
     assert end_of("weights += 3; flock.step(); 1 / 0", place.start()) == "crashed"
 
