@@ -24,6 +24,7 @@ from covey.node.endings import Deadline, end_of_input, give_up, on_signals
 from covey.node.events import EventLog
 from covey.node.faults import OperatorError, file_faults
 from covey.node.handout import Handout
+from covey.node.herald import Herald
 from covey.node.home import Home, Ports, load_or_create_token, load_ports, save_ports
 from covey.node.host import Host, Parts, learning_config
 from covey.node.learner_link import LearnerLink
@@ -204,6 +205,7 @@ class Daemon:
             self._discover(),
             self._remember(),
             self._notifier.watch(),
+            Herald(self.events).run(),
         ):
             watchers.spawn(work)
         if until_eof:

@@ -278,7 +278,10 @@ class Neighbours:
                 self._events.emit(f"identity.{change.kind}", peer=change.peer.short, why=change.why)
                 log.warning("%s: %s", change.peer.short, change.why)
                 continue
-            self._events.emit(f"peer.{change.after}", peer=change.peer.short, why=change.why)
+            member = self.membership.get(change.peer)
+            name = member.standing.name if member is not None else ""
+            about = {"peer": change.peer.short, "name": name, "why": change.why}
+            self._events.emit(f"peer.{change.after}", **about)
             if change.after is not Life.ALIVE:
                 self.on_silence(change.peer)
             if change.after in (Life.DEAD, Life.LEFT):

@@ -34,6 +34,7 @@ def test_a_static_peer_is_found_and_finds_us(tmp_path: Path) -> None:
             (entry,) = two.book.entries(one.me)
             assert entry.sources == {Source.EXCHANGE}
             assert one.happened("peer.alive") == 1
+            assert one.events.since(0, ["peer.alive"])[0].data["name"] == "node-2"
 
     asyncio.run(go())
 

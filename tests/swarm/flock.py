@@ -76,6 +76,10 @@ class Node:
         """All it has written."""
         return self.log.read_text("utf-8", "replace")
 
+    def says(self, line: str) -> None:
+        """It tells the person at its terminal, once."""
+        until(f"{self.name} says {line}", lambda: self.words.count(f"covey: {line}\n") == 1)
+
     def peers(self) -> dict[str, Json]:
         """By name; nameless ones by their first address."""
         items = Client(self.home).get("/api/v1/peers")["items"]

@@ -31,6 +31,9 @@ def test_sigterm_leaves_and_says_so(training: list[Node]) -> None:
         node.peer("leaver", "left")
         told = {e["type"] for e in node.events() if e["data"].get("peer") == leaver.short}
         assert not told & {"peer.suspect", "peer.dead"}, "it has left, it did not die"
+        node.says(f"leaver ({leaver.short}) is here")
+        node.says(f"leaver ({leaver.short}) has left")
+    assert any(f"learning with leaver ({leaver.short})" in node.words for node in training)
     ada.learns_on()
     again = ada.flock.run("leaver").ready()
     restored = again.event("train.restored")

@@ -1,0 +1,94 @@
+"""Tells the person at the terminal who comes, who goes, and who is learned with: a line each.
+
+Follows the event log.  A suspicion is not told, and the same line about a peer comes once a minute
+at most; what is true then is told late rather than never.
+"""
+
+import math
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from covey.node.events import Event, EventLog
+from covey.protocols import limits
+
+_QUIET_S = 60.0  # between two equal lines about one peer
+_HERE, _DEAD, _LEFT, _LEARNING = "peer.alive", "peer.dead", "peer.left", "merge.applied"
+_TYPES = (_HERE, _DEAD, _LEFT, _LEARNING)
+
+
+def say(text: str) -> None:
+    """To standard error: standard output is the script's."""
+    print(f"covey: {text}", file=sys.stderr, flush=True)
+
+
+@dataclass(slots=True)
+class _Peer:
+    """``told`` is what was said last, ``told_at`` when each of the two was."""
+
+    name: str
+    here: bool = False
+    why: str = ""  # it is not
+    told: bool = False
+    told_at: dict[bool, float] = field(default_factory=dict)
+    learned: bool = False
+
+    def due_at(self) -> float:
+        """When to say whether it is here; inf if that was said."""
+        if self.told == self.here:
+            return math.inf
+        return self.told_at.get(self.here, -math.inf) + _QUIET_S
+
+
+class Herald:
+    """Reads ``events`` and says lines.  Times are seconds of one monotonic clock."""
+
+    def __init__(self, events: EventLog, say: Callable[[str], object] = say) -> None:
+        self._events = events
+        self._say = say
+        self._peers: dict[str, _Peer] = {}  # by short id
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        after = 0
+        while True:
+            due_at = min((peer.due_at() for peer in self._peers.values()), default=math.inf)
+            pause_s = min(max(0.0, due_at - time.monotonic()), _QUIET_S)
+            for event in await self._events.wait(after, _TYPES, pause_s):
+                self.note(event, time.monotonic())
+                after = event.id
+            self.tell(time.monotonic())
+
+    def note(self, event: Event, now: float) -> None:
+        """Something has happened.  A gap in the log is passed over."""
+        if event.type not in _TYPES:
+            return
+        id = event.data["peer"]
+        peer = self._peers.get(id)
+        if event.type == _LEARNING:
+            if peer is not None and not peer.learned:
+                peer.learned = True
+                self._say(f"learning with {peer.name}")
+            return
+        if peer is None:
+            self._make_room()
+            peer = self._peers[id] = _Peer("")
+        peer.name = f"{event.data['name']} ({id})"
+        peer.here = event.type == _HERE
+        peer.why = "has left" if event.type == _LEFT else f"is gone: {event.data['why']}"
+        self.tell(now)
+
+    def tell(self, now: float) -> None:
+        """Say what is due."""
+        for peer in self._peers.values():
+            if now < peer.due_at():
+                continue
+            here = "is back" if peer.told_at else "is here"
+            self._say(f"{peer.name} {here if peer.here else peer.why}")
+            peer.told = peer.here
+            peer.told_at[peer.here] = now
+
+    def _make_room(self) -> None:
+        while len(self._peers) >= limits.PEERS_MAX:
+            del self._peers[next(iter(self._peers))]
