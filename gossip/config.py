@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+ALGORITHMS = ("pair",)  # gossip/algorithms.py has a class of each
+
 
 @dataclass(frozen=True, slots=True)
 class OuterStep:
@@ -54,6 +56,7 @@ class Screening:
 class Config:
     """How one node learns with the others."""
 
+    algorithm: str = "pair"
     codec: str = "mod4"  # of the exchanges this node proposes; it answers in any it knows
     exchanges: int = 1  # proposed per period; a node answers about as many again
     attempts: int = 4  # peers asked per exchange before the period closes without one
@@ -63,6 +66,9 @@ class Config:
     screening: Screening = Screening()
 
     def __post_init__(self) -> None:
+        if self.algorithm not in ALGORITHMS:
+            known = ", ".join(map(repr, ALGORITHMS))
+            raise ValueError(f"unknown algorithm {self.algorithm!r}; there are {known}")
         if self.codec not in ("mod4", "f32"):
             raise ValueError(f"unknown codec {self.codec!r}; there are 'mod4' and 'f32'")
         if self.exchanges < 1 or self.attempts < 1 or self.settle_exchanges < 0:

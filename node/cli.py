@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from covey.gossip.config import ALGORITHMS
 from covey.node.faults import OperatorError
 from covey.node.home import Home
 
@@ -63,6 +64,11 @@ def _node_options(command: F) -> F:
             click.option("--listen", metavar="HOST:PORT", help="Where peers connect."),
             click.option("--api", metavar="HOST:PORT", help="Where the HTTP API is."),
             click.option("--no-mdns", is_flag=True, help="Do not look for peers on the network."),
+            click.option(
+                "--algorithm",
+                type=click.Choice(ALGORITHMS),
+                help="Of learning together; the same on every node.",
+            ),
             click.option("--codec", type=click.Choice(["mod4", "f32"]), help="f32 is exact."),
             click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"])),
             click.option("--fresh", is_flag=True, help="Set old checkpoints aside, begin anew."),

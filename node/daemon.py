@@ -176,6 +176,7 @@ class Daemon:
             home=self.home.root,
             swarm_id=swarm_id(self._swarm.secret),
             swarm_name=self._swarm.name,
+            algorithm=settings.algorithm,
             codec=settings.codec,
             listen=format_address(settings.listen.host, port),
             api="",  # not yet

@@ -6,9 +6,8 @@ import time
 from dataclasses import dataclass
 from random import SystemRandom
 
-from covey.gossip import mixing
+from covey.gossip import algorithms, mixing
 from covey.gossip.config import Config, OuterStep
-from covey.gossip.core import Core
 from covey.node.checkpoints import Checkpoints
 from covey.node.conversation import Conversation
 from covey.node.events import EventLog
@@ -189,7 +188,7 @@ class Host:
         await self._put_away()
         parts = self._parts
         await asyncio.to_thread(parts.handout.clear)
-        core = Core(parts.me, parts.config, layout, SystemRandom())
+        core = algorithms.create(parts.me, parts.config, layout, SystemRandom())
         runner = CoreRunner(core, lambda outcomes: learning.mixed(outcomes), parts.on_bug)
         scope = Scope(parts.swarm, layout.digest)
         conversation = Conversation(runner, parts.sealer, scope, parts.neighbours)
@@ -240,6 +239,11 @@ def learning_config(settings: Settings) -> Config:
     """The algorithm's part of the settings.  Raises OperatorError for one that would diverge."""
     try:
         outer = OuterStep(settings.outer_momentum, settings.outer_rate)
-        return Config(codec=settings.codec, exchanges=settings.exchanges, outer=outer)
+        return Config(
+            algorithm=settings.algorithm,
+            codec=settings.codec,
+            exchanges=settings.exchanges,
+            outer=outer,
+        )
     except ValueError as error:
         raise OperatorError(str(error), "correct outer_momentum or outer_rate") from error

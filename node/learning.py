@@ -33,10 +33,10 @@ _PACE_MOST_S = 30.0
 _BUSY_WAIT_S = 0.02  # before asking the next peer after one was busy, at least
 _SETTLE_S = 10.0
 _SETTLE_GAP_S = 0.15  # between settling exchanges while peers still train
-# Until a peer is asked again that was not ready (its standing comes sooner), or that let us wait: x
-# is held meanwhile, and by then its probes have told whether it is there.
 _JUDGED = ("", "implausible", "undecoded")  # outcomes that tell how far apart we are
-_REST_S = {"not_ready": 1.0, str(Kind.TIMEOUT): 4.0}
+# Until a peer is asked again that was not ready (its standing comes sooner), that let us wait (x is
+# held meanwhile, and by then its probes have told whether it is there), or that learns another way.
+_REST_S = {"not_ready": 1.0, str(Kind.TIMEOUT): 4.0, "algorithm": 30.0}
 _APPLY_S = 3.0  # how long settling waits for the learner to apply an increment
 
 

@@ -30,6 +30,7 @@ class Facts:
     home: Path
     swarm_id: bytes
     swarm_name: str
+    algorithm: str
     codec: str
     listen: str
     api: str
@@ -153,12 +154,13 @@ class Overview:
         wire = (ledger.sent[Lane.EXCHANGE], ledger.received[Lane.EXCHANGE])
         rejected = dict(self._neighbours.rejections)
         if learning is None:
-            return report.ExchangeReport(self.facts.codec, rejected=rejected)
+            return report.ExchangeReport(self.facts.algorithm, self.facts.codec, rejected=rejected)
         tally = learning.tally
         for reason, count in tally.reasons.items():
             rejected[reason] = rejected.get(reason, 0) + count
         merged = report.rfc3339(tally.last_merge_s) if tally.last_merge_s is not None else None
         return report.ExchangeReport(
+            algorithm=self.facts.algorithm,
             codec=self.facts.codec,
             exchanges=tally.exchanges,
             accepted=tally.exchanges,

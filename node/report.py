@@ -87,6 +87,7 @@ class ConsensusReport:
 class ExchangeReport:
     """``raw_bytes`` is 4 * parameters * exchanges: what plain float32 would have cost to send."""
 
+    algorithm: str = ""
     codec: str = ""
     exchanges: int = 0  # completed by this node, as proposer or accepter
     accepted: int = 0  # of these, applied (the gate may refuse)

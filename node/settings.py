@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from covey.gossip.config import ALGORITHMS
 from covey.node.faults import OperatorError, file_faults
 from covey.node.home import Home
 
@@ -136,6 +137,7 @@ class Settings:
     api_cert: str = ""  # PEM files; an API beyond loopback needs them
     api_key: str = ""
     mdns: bool = True  # find peers on the local network
+    algorithm: str = "pair"  # of learning together; all nodes of a swarm need the same
     codec: str = "mod4"  # or f32, which is exact and eight times larger
     exchanges: int = 1  # proposed in each period
     outer_momentum: float = 0.5  # see gossip.config.OuterStep
@@ -155,6 +157,7 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "api_cert": _text,
     "api_key": _text,
     "mdns": _switch,
+    "algorithm": _one_of(ALGORITHMS),
     "codec": _one_of(_CODECS),
     "exchanges": _number(1, 16, whole=True),
     "outer_momentum": _number(0, 0.99),

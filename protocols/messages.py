@@ -191,6 +191,9 @@ class Refuse:
 
 ExchangeMessage = Propose | Accept | Commit | More | Settled | Busy | Refuse
 
+# The messages that open an exchange, each with the algorithm (gossip/algorithms.py) it is of.
+ALGORITHM_OF: dict[type, str] = {Propose: "pair"}
+
 
 def _check_exchange(value: bytes) -> None:
     if len(value) != 16:

@@ -17,7 +17,7 @@ import numpy as np
 
 from covey.gossip import mixing, quantiser
 from covey.gossip.config import Config, OuterStep
-from covey.gossip.core import Core
+from covey.gossip.pair import Pair
 from covey.gossip.quantiser import Floats, Quantiser
 from covey.protocols.identity import PeerId
 from covey.protocols.layout import Layout, Tensor
@@ -78,7 +78,7 @@ class Couple:
         self.cores = []
         for number, progress in enumerate((x, y)):
             peer = PeerId(bytes([number]) * 32)
-            core = Core(peer, Config(codec=codec), layout, Random(number))
+            core = Pair(peer, Config(codec=codec), layout, Random(number))
             core.begin(x, Lineage(bytes(32)))
             core.replica.learner_has(core.replica.x)
             core.progress(progress, applied=True)

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import settings
 from numpy.typing import NDArray
 
+from covey.gossip import algorithms
 from covey.gossip.config import Config, Screening
 from covey.gossip.core import Core, Outcome, Outgoing
 from covey.gossip.quantiser import Floats
@@ -64,7 +65,9 @@ class Flock:
         self.layout = Layout.of(tensors)
         peers = sorted(PeerId(self.rng.randbytes(32)) for _ in range(size))
         config = config or Config()
-        self.cores = [Core(p, config, self.layout, Random(f"{seed} {p}")) for p in peers]
+        self.cores = [
+            algorithms.create(p, config, self.layout, Random(f"{seed} {p}")) for p in peers
+        ]
         self.of = {core.me: core for core in self.cores}
 
     # --- the models ------------------------------------------------------------------------------

@@ -227,6 +227,7 @@ def test_up_hands_its_flags_to_the_daemon(
 ) -> None:
     flags = ["--peer", "a:1", "--peer", "b", "--name", "studio", "--swarm", "lab", "--no-mdns"]
     flags += ["--listen", ":0", "--api", "127.0.0.1:0", "--codec", "f32", "--until-eof"]
+    flags += ["--algorithm", "pair"]
     assert covey("up", *flags)[0] == 5
     (call,) = started
     assert call["home"] == home

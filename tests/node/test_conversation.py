@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from covey.gossip.config import Config
-from covey.gossip.core import Core, Outcome
+from covey.gossip.core import Outcome
+from covey.gossip.pair import Pair
 from covey.node.conversation import Conversation
 from covey.node.runner import CoreRunner
 from covey.node.streams import Buffer
@@ -41,7 +42,7 @@ class Rig:
         self.identity = Identity(bytes([number]) * 32)
         self.me = self.identity.peer
         self.sealer = Sealer(self.identity, bytes([number]) * 16)
-        self.core = Core(self.me, config, LAYOUT, Random(number))
+        self.core = Pair(self.me, config, LAYOUT, Random(number))
         self.core.begin(noise(seed=seed), LINEAGE)
         self.core.accepting = True
         self.outcomes: list[Outcome] = []

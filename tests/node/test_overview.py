@@ -24,6 +24,7 @@ FACTS = Facts(
     home=Path("/home"),
     swarm_id=b"s" * 32,
     swarm_name="lab",
+    algorithm="pair",
     codec="f32",
     listen="0.0.0.0:17700",
     api="127.0.0.1:17701",
@@ -53,7 +54,7 @@ def test_a_node_that_does_nothing_yet(tmp_path: Path) -> None:
             assert status.training.state == "idle"
             assert status.training.reason
             assert status.consensus.distance is None
-            assert (status.exchange.codec, status.exchange.exchanges) == ("f32", 0)
+            assert (status.exchange.algorithm, status.exchange.codec) == ("pair", "f32")
             assert status.health == "ok"
             assert overview(one).peers() == []
             json.dumps(as_json(status), allow_nan=False)

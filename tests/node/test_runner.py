@@ -7,7 +7,8 @@ from random import Random
 
 import pytest
 
-from covey.gossip.core import Core, Outcome, Outgoing
+from covey.gossip.core import Outcome, Outgoing
+from covey.gossip.pair import Pair
 from covey.node.faults import OperatorError
 from covey.node.runner import CoreRunner
 from covey.protocols.errors import Malformed
@@ -22,7 +23,7 @@ class Rig:
     """A runner of a core that has a model."""
 
     def __init__(self) -> None:
-        self.core = Core(ONE, PLAIN, LAYOUT, Random(1))
+        self.core = Pair(ONE, PLAIN, LAYOUT, Random(1))
         self.core.begin(noise(), Lineage(b"f" * 32, 0))
         self.outcomes: list[Outcome] = []
         self.bugs: list[BaseException] = []

@@ -52,7 +52,7 @@ def test_every_key_can_be_given_in_the_file(home: Home) -> None:
     )
     settings = load_settings(home, {}, {})
     default = Settings()
-    for key in KEYS:
+    for key in set(KEYS) - {"algorithm"}:  # there is only one yet
         assert getattr(settings, key) != getattr(default, key), key
     assert settings.peers == ("10.0.0.2:17700", "studio-2.local:17700", "[fe80::1]:9")
     assert settings.listen == Endpoint("0.0.0.0", 17800)
@@ -84,6 +84,7 @@ def test_the_environment_gives_lists_and_switches(home: Home) -> None:
         ("exchanges = 1.5", "whole number"),
         ("outer_rate = true", "is not a number"),
         ("outer_rate = nan", "between"),
+        ("algorithm = 'pairs'", "is not one of pair"),
         ("codec = 'mod5'", "is not one of mod4, f32"),
         ("name = ", "not valid TOML"),
     ],

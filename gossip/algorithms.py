@@ -1,0 +1,22 @@
+"""The algorithms by which nodes learn together: the one place that knows them all.
+
+    pair   random pairs average (the default): fewest bytes, the mean is preserved
+
+All nodes of a swarm need the same; two that differ refuse each other by name (Core.receive).
+"""
+
+from random import Random
+
+from covey.gossip.config import ALGORITHMS, Config
+from covey.gossip.core import Core
+from covey.gossip.pair import Pair
+from covey.protocols.identity import PeerId
+from covey.protocols.layout import Layout
+
+_CLASSES: dict[str, type[Core]] = {kind.algorithm: kind for kind in (Pair,)}
+assert tuple(_CLASSES) == ALGORITHMS
+
+
+def create(me: PeerId, config: Config, layout: Layout, rng: Random) -> Core:
+    """A node's core with the algorithm that ``config`` names."""
+    return _CLASSES[config.algorithm](me, config, layout, rng)

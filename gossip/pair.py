@@ -1,0 +1,211 @@
+"""Pair exchanges, the default: two nodes at a time move half-way towards each other.
+
+Random pairs that average (Boyd et al. 2006), with local training in between (SwarmSGD, Nadiradze et
+al. 2021) and NoLoCo's outer step (Kolehmainen et al. 2025).  Both sides move by exactly opposite
+amounts, so the swarm's mean is untouched by losses, clipping and coding; the 4-bit code makes it
+the cheapest algorithm here by far.  A node is in one exchange at a time and x is held still
+meanwhile.  The messages of one exchange are exchange.py's.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from random import Random
+
+from covey.gossip.codecs import Buffer
+from covey.gossip.config import Config
+from covey.gossip.core import Core, Outcome, Outgoing, refusal
+from covey.gossip.exchange import Accepter, Exchange, Proposer, State
+from covey.gossip.patience import Patience
+from covey.gossip.sampling import Cycle
+from covey.protocols.errors import RemoteError, Stale, Unsupported
+from covey.protocols.identity import PeerId
+from covey.protocols.layout import Layout
+from covey.protocols.messages import (
+    Accept,
+    Busy,
+    Commit,
+    ExchangeMessage,
+    More,
+    Propose,
+    Refuse,
+    Settled,
+)
+
+_REMEMBERED = 256  # exchanges whose late or repeated proposals are known for what they are
+
+
+class Pair(Core):
+    """A node that exchanges with one peer at a time."""
+
+    algorithm = "pair"
+
+    def __init__(self, me: PeerId, config: Config, layout: Layout, rng: Random) -> None:
+        super().__init__(me, config, layout, rng)
+        self._cycle = Cycle(rng)
+        self._open: Exchange | None = None
+        self._deadline = float("inf")
+        self._opened_at = 0.0
+        self._patience = Patience()
+        self._answered: deque[tuple[PeerId, bytes]] = deque(maxlen=_REMEMBERED)
+        self._attempts = 0
+        self._asked: set[PeerId] = set()
+
+    @property
+    def busy(self) -> bool:
+        return self._open is not None
+
+    def open_period(self, exchanges: int | None = None) -> None:
+        self._due = self.config.exchanges if exchanges is None else exchanges
+        self._renew()
+
+    def propose(self, candidates: Sequence[PeerId], now: float) -> Outgoing | None:
+        if self.busy or not self._due:
+            return None
+        for screen in self._screens:
+            screen.keep(candidates)
+        peer = self._cycle.next(candidates, self._asked) if self._attempts else None
+        if peer is None:
+            self._due = 0
+            return None
+        self._attempts -= 1
+        exchange = self._rng.randbytes(16)
+        opened = Proposer(peer, exchange, self._side(), self._bounds(), self.config.codec)
+        self._hold(opened, now, float("inf"))  # the caller's request has its own deadline
+        message, payload = opened.propose(self.lineage)
+        return Outgoing(peer, message, payload)
+
+    def _receive(
+        self, sender: PeerId, message: ExchangeMessage, payload: Buffer, now: float
+    ) -> Outgoing | None:
+        if isinstance(message, Propose):
+            return self._proposed(sender, message, payload, now)
+        opened = self._open
+        if opened is None or (opened.peer, opened.exchange) != (sender, message.exchange):
+            if isinstance(message, Commit):
+                raise Stale("the exchange is over")
+            if isinstance(message, Accept):  # of a proposal we dropped: free the sender at once
+                return Outgoing(sender, Refuse(message.exchange, "abandoned"))
+            return None
+        try:
+            return self._advance(opened, message, payload, now)
+        except RemoteError as error:
+            self._end(opened, error.reason, str(error))
+            raise
+
+    def failed(
+        self, peer: PeerId, reason: str, detail: str = "", exchange: bytes | None = None
+    ) -> None:
+        opened = self._open
+        if opened is not None and opened.peer == peer and exchange in (None, opened.exchange):
+            self._end(opened, reason, detail)
+
+    def tick(self, now: float) -> None:
+        """Give up an exchange whose proposer went silent."""
+        if self._open is not None and now >= self._deadline:
+            peer, waited_s = self._open.peer, now - self._opened_at
+            self._end(self._open, "silent", f"its codes did not come within {waited_s:.1f} s")
+            self._patience.silent(peer, now)
+
+    def deadline(self) -> float:
+        return self._deadline
+
+    # --- inside ----------------------------------------------------------------------------------
+
+    def _proposed(self, sender: PeerId, propose: Propose, payload: Buffer, now: float) -> Outgoing:
+        self.tick(now)
+        if (sender, propose.exchange) in self._answered:
+            raise Stale("the exchange was proposed before")
+        if unwilling := self._unwilling(propose.exchange, propose.lineage):
+            return Outgoing(sender, unwilling)
+        if self._crossing(sender):
+            self._open = None  # the smaller id's proposal stands; ours to it is answered Busy
+            self._due -= 1
+            self._renew()
+        until = now + self._patience.seconds
+        if isinstance(self._open, Accepter) and self._open.peer == sender:
+            until = min(until, self._deadline)  # else it could hold us for ever
+            self._end(self._open, "abandoned", "the peer began another exchange")
+        if self.busy or self._patience.refuses(sender, now):
+            return Outgoing(sender, Busy(propose.exchange))
+        self._answered.append((sender, propose.exchange))
+        opened = Accepter(sender, propose.exchange, self._side(), self._bounds())
+        try:
+            message, answer = opened.accept(propose, payload, self._rng.randbytes(16))
+        except Unsupported as error:
+            return Outgoing(sender, Refuse(propose.exchange, "codec", str(error)))
+        self._hold(opened, now, until)
+        self.heard(propose.lineage)
+        return Outgoing(sender, message, answer)
+
+    def _crossing(self, sender: PeerId) -> bool:
+        """Whether we proposed to ``sender`` at the same time and its proposal stands."""
+        opened = self._open
+        proposed = isinstance(opened, Proposer) and opened.state is State.PROPOSED
+        return proposed and opened is not None and opened.peer == sender and sender < self.me
+
+    def _advance(
+        self, opened: Exchange, message: ExchangeMessage, payload: Buffer, now: float
+    ) -> Outgoing | None:
+        most = self.config.screening.undecoded_share
+        if not opened.expects(message):
+            raise Unsupported(f"{type(message).__name__} while {opened.state.name}")
+        if isinstance(message, Busy):
+            self._end(opened, "busy")
+            return None
+        if isinstance(message, Refuse):
+            self._end(opened, refusal(message), message.detail)
+            return None
+        if isinstance(opened, Proposer):
+            if isinstance(message, Accept):
+                return Outgoing(opened.peer, *opened.accepted(message, payload))
+            if isinstance(message, More):
+                return Outgoing(opened.peer, *opened.more(payload))
+            assert isinstance(message, Settled)
+            opened.settled(message, payload, most, self.replica.x)
+            self._mixed(opened)
+            return None
+        assert isinstance(opened, Accepter)
+        answer, codes = opened.commit(payload, most, self.replica.x)
+        self._patience.heard(opened.peer, now - self._opened_at)
+        if opened.state is State.DONE:
+            self._mixed(opened)
+        else:
+            self._hold(opened, now, now + self._patience.seconds)
+        return Outgoing(opened.peer, answer, codes)
+
+    def _mixed(self, opened: Proposer | Accepter) -> None:
+        """Keep what the exchange taught us and let go of it."""
+        undecoded, reason, detail = opened.coder.undecoded, "", ""
+        if undecoded > self.config.screening.undecoded_share:
+            reason, detail = "undecoded", f"{undecoded:.0%} of the blocks are too far apart"
+        else:  # then the distance is that of nearly the whole vector
+            for screen, distance in zip(self._screens, opened.distances, strict=True):
+                screen.note(opened.peer, distance)
+            if not opened.factors[0]:
+                reason = "implausible"
+                detail = f"{opened.distances[0]:.3g} away, far beyond recent peers"
+        if reason != "implausible":  # a liar's scales would only make ours coarser
+            assert opened.largest is not None
+            self.replica.remember(opened.largest)
+        if isinstance(opened, Proposer) and not reason:
+            self._due -= 1
+            self._renew()
+        self._end(opened, reason, detail)
+
+    def _end(self, opened: Exchange, reason: str = "", detail: str = "") -> None:
+        proposed = isinstance(opened, Proposer)
+        if proposed and reason not in ("", "busy"):  # who is busy now may be free at the next try
+            self._asked.add(opened.peer)
+        distance, factor = opened.distances[0], opened.factors[0]
+        self._outcomes.append(Outcome(opened.peer, reason, detail, distance, factor, proposed))
+        self._release()
+
+    def _hold(self, opened: Exchange, now: float, deadline: float) -> None:
+        self._open, self._opened_at, self._deadline = opened, now, deadline
+
+    def _release(self) -> None:
+        self._open, self._deadline = None, float("inf")
+
+    def _renew(self) -> None:
+        self._asked.clear()
+        self._attempts = self.config.attempts
