@@ -51,7 +51,15 @@ def __getattr__(name: str) -> Any:
         return version("covey")
     if name not in _HOMES:
         raise AttributeError(f"module 'covey' has no attribute {name!r}")
-    value = getattr(import_module(_HOMES[name]), name)
+    try:
+        value = getattr(import_module(_HOMES[name]), name)
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise ModuleNotFoundError(
+            f"covey.{name} needs PyTorch: pip install 'covey[torch]'; covey.attach works without",
+            name="torch",
+        ) from None
     globals()[name] = value
     return value
 

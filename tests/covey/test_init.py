@@ -25,6 +25,16 @@ def test_the_numpy_door_needs_no_torch() -> None:
     assert done.stdout.split() == ["False"]
 
 
+@pytest.mark.parametrize("ask", ["covey.join", "from covey import join"])
+def test_without_torch_the_torch_door_says_what_to_install(ask: str) -> None:
+    program = f"import sys; sys.modules['torch'] = None; import covey; covey.attach\n{ask}"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 1
+    *where, told = done.stderr.splitlines()
+    assert told.startswith("ModuleNotFoundError: covey.join needs PyTorch: pip install 'covey[to")
+    assert not [line for line in where if "joining.py" in line or "During handling" in line]
+
+
 def test_every_public_name_is_there() -> None:
     assert dir(covey) == sorted(covey.__all__)
     for name in covey.__all__:
