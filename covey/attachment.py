@@ -26,7 +26,7 @@ from typing import Self, SupportsFloat
 import numpy as np
 
 from covey.cadence import Cadence, Every
-from covey.errors import ShareError
+from covey.errors import CoveyError, ShareError
 from covey.launch import LocalNode, say
 from covey.protocols.layout import Layout
 from covey.protocols.link import LOG_NAME_CHARS_MAX, LOG_VALUES_MAX, SettledReport
@@ -66,7 +66,10 @@ def attach(
             f"the vector is {vector.dtype}{list(vector.shape)}; the layout needs a writeable "
             f"float32[{layout.size}]"
         )
-    return Attachment(layout, ArrayWeights(vector), Options(every, name, home))
+    try:
+        return Attachment(layout, ArrayWeights(vector), Options(every, name, home))
+    except CoveyError as error:
+        raise error.with_traceback(None) from None  # our own frames tell the user nothing
 
 
 class Attachment:

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from covey.attachment import Attachment, Options
 from covey.cadence import Every
-from covey.errors import ShareError
+from covey.errors import CoveyError, ShareError
 from covey.protocols.link import SettledReport
 from covey.tensors import TensorWeights
 
@@ -42,9 +42,12 @@ def join(
     first = several[0] if several else None
     if not isinstance(first, Optimizer):
         raise TypeError("covey.join needs a torch optimizer, or a list of some")
-    weights = TensorWeights(model, share)
-    _check_alone()
-    return Swarm(Attachment(weights.layout, weights, Options(every, name, home)), first)
+    try:
+        weights = TensorWeights(model, share)
+        _check_alone()
+        return Swarm(Attachment(weights.layout, weights, Options(every, name, home)), first)
+    except CoveyError as error:
+        raise error.with_traceback(None) from None  # our own frames tell the user nothing
 
 
 class Swarm:

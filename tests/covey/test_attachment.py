@@ -211,6 +211,7 @@ def test_a_second_learner_is_told_who_is_there(place: Place) -> None:
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 1
     assert f"NodeError: first (pid {os.getpid()}) is attached to this node" in done.stderr
+    assert done.stderr.count('  File "') == 2, "the script's own line, and covey.attach"
 
 
 def test_joining_again_in_one_process_takes_over(

@@ -186,5 +186,9 @@ def test_bad_arguments_say_so_before_a_node_is_looked_for() -> None:
     task = Task()
     with pytest.raises(ValueError, match="every=0"):
         covey.join(task.model, task.optimizer, every=0)
-    with pytest.raises(covey.ShareError, match=r"near it: 3\.weight"):
+    with pytest.raises(covey.ShareError, match=r"near it: 3\.weight") as caught:
         covey.join(task.model, task.optimizer, share="3.wieght")
+    assert [entry.name for entry in caught.traceback] == [
+        "test_bad_arguments_say_so_before_a_node_is_looked_for",
+        "join",
+    ]
