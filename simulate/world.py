@@ -1,0 +1,206 @@
+"""A flock in virtual time: its nodes train, exchange, go off and come back, and are measured."""
+
+from collections.abc import Callable, Sequence
+from random import Random
+
+import numpy as np
+
+from covey.gossip.core import Core as create
+from covey.gossip.core import Outgoing
+from covey.protocols.identity import PeerId
+from covey.protocols.messages import Lineage
+from covey.simulate.agenda import Agenda
+from covey.simulate.attackers import Attacker, attackers_of, unbounded
+from covey.simulate.carrier import Carrier
+from covey.simulate.resident import Resident
+from covey.simulate.result import Point, Result, measure
+from covey.simulate.scenario import Scenario
+from covey.simulate.workload import Workload
+
+_FOUNDER = b"f" * 32  # all begin with the same weights
+_EVERYBODY = 64  # up to so many nodes are known to everyone; beyond, a node knows …
+_VIEW = 24  # … so many, drawn anew each period
+_SETTLE_S = 60.0  # the longest that settling takes
+Progress = Callable[[float], None]  # of the share done
+
+
+def peer_id(number: int) -> PeerId:
+    """Of a simulated node: its number, scattered so that ties favour nobody's neighbour."""
+    return PeerId(
+        (number * 0x9E3779B97F4A7C15 % 2**64).to_bytes(8, "big") + number.to_bytes(24, "big")
+    )
+
+
+class World:
+    """One run of a scenario."""
+
+    def __init__(self, scenario: Scenario, workload: Workload) -> None:
+        self.scenario = scenario
+        self.agenda = Agenda()
+        self._workload = workload
+        self._rng = Random(f"world {scenario.seed}")
+        self._carrier = Carrier(scenario.network, self.agenda, Random(f"net {scenario.seed}"))
+        self._attackers = attackers_of(scenario)
+        self.residents = [self._settle_in(number) for number in range(scenario.nodes)]
+        self._by_id = {resident.core.me: resident for resident in self.residents}
+        self._views: dict[int, Sequence[PeerId]] = {}
+        self._speeds = self._draw_speeds()
+        self._steps = np.zeros(scenario.nodes, np.int64)
+        self._points: list[Point] = []
+
+    def run(self, progress: Progress = lambda share: None) -> Result:
+        """From the common initial weights to the settled models."""
+        scenario = self.scenario
+        for resident in self.residents:
+            first = scenario.period_s * (1 + self._rng.random())
+            self.agenda.at(first, self._period(resident, first))
+            if scenario.churn is not None:
+                self._go_off_later(resident)
+        tick_s = scenario.step_s / float(self._speeds.max())
+        ticks = round(scenario.duration_s / tick_s)
+        measured = {round(k * ticks / scenario.measures) for k in range(1, scenario.measures + 1)}
+        for tick in range(1, ticks + 1):
+            self.agenda.run(tick * tick_s)
+            self._train()
+            if tick in measured:
+                self._measure()
+                progress(tick / ticks)
+        self._close_down()
+        return self._result()
+
+    # --- training --------------------------------------------------------------------------------
+
+    def _train(self) -> None:
+        """The local steps that are due, of all nodes in one batch."""
+        due = self._speeds * (self.agenda.now / self.scenario.step_s) + 1e-9
+        nodes = np.flatnonzero(due.astype(np.int64) > self._steps)
+        self._steps[nodes] += 1
+        up = nodes[[self.residents[number].up for number in nodes]]
+        if len(up):
+            self._workload.step(up)
+        for number in up:
+            self.residents[number].boundary()
+
+    def _period(self, resident: Resident, due: float) -> Callable[[], None]:
+        """The snapshot that is due at ``due``, and the one after it."""
+
+        def begin() -> None:
+            if self.agenda.now >= self.scenario.duration_s:
+                return
+            self._views.pop(resident.number, None)
+            resident.begin_period()
+            following = due + self.scenario.period_s
+            self.agenda.at(following, self._period(resident, following))
+
+        return begin
+
+    def _draw_speeds(self) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+        """Steps per step of a node of mean speed: mean 1, so the samples in all are the same."""
+        scenario = self.scenario
+        places = np.linspace(0, 1, scenario.nodes) if scenario.nodes > 1 else np.zeros(1)
+        speeds = scenario.spread**places
+        np.random.default_rng([scenario.seed, 1]).shuffle(speeds)
+        normal: np.ndarray[tuple[int], np.dtype[np.float64]] = speeds / speeds.mean()
+        return normal
+
+    # --- the network as residents see it ---------------------------------------------------------
+
+    def partners(self, resident: Resident) -> Sequence[PeerId]:
+        if resident.number not in self._views:
+            self._views[resident.number] = self._view(resident)
+        return [peer for peer in self._views[resident.number] if self._reaches(resident, peer)]
+
+    def send(self, sender: Resident, out: Outgoing) -> None:
+        called = self._by_id[out.peer]
+        reaches = lambda: self._reaches(sender, called.core.me)  # noqa: E731
+        self._carrier.converse(sender, called, out, reaches)
+
+    def _view(self, resident: Resident) -> Sequence[PeerId]:
+        count = self.scenario.nodes
+        if count <= _EVERYBODY:
+            others = [other for other in self.residents if other is not resident]
+        else:
+            drawn = self._rng.sample(range(count), _VIEW + 1)
+            others = [self.residents[k] for k in drawn if k != resident.number][:_VIEW]
+        return [other.core.me for other in others]
+
+    def _reaches(self, resident: Resident, peer: PeerId) -> bool:
+        other = self._by_id[peer]
+        cut, share = self.scenario.cut, self.agenda.now / self.scenario.duration_s
+        apart = (resident.number + other.number) % 2 == 1
+        return other.up and not (cut and apart and cut.begin <= share < cut.end)
+
+    def _go_off_later(self, resident: Resident) -> None:
+        churn = self.scenario.churn
+        assert churn is not None
+
+        def off() -> None:
+            resident.up = False
+            self.agenda.at(self.agenda.now + self._rng.expovariate(1 / churn.off_s), on)
+
+        def on() -> None:
+            resident.up = True
+            self._go_off_later(resident)
+
+        self.agenda.at(self.agenda.now + self._rng.expovariate(1 / churn.on_s), off)
+
+    # --- beginning and end -----------------------------------------------------------------------
+
+    def _settle_in(self, number: int) -> Resident:
+        scenario, vector = self.scenario, self._workload.vectors[number]
+        rng = Random(f"node {scenario.seed} {number}")
+        kind = scenario.attack.kind if scenario.attack and number in self._attackers else ""
+        false = kind not in ("", "flip", "silent")
+        config = unbounded(scenario.config) if false else scenario.config
+        core = create(peer_id(number), config, self._workload.layout, rng)
+        core.begin(vector, Lineage(_FOUNDER))
+        core.replica.learner_has(vector)
+        core.accepting = True
+        if not false:
+            resident = Resident(number, core, vector, self, rng)
+            resident.up = kind != "silent"
+            return resident
+        attacker = Attacker(number, core, vector, self, rng)
+        attacker.kind = kind
+        return attacker
+
+    def _close_down(self) -> None:
+        """Training is over: the last snapshots, then exchanges without training."""
+        for resident in self.residents:
+            resident.up = resident.up or self.scenario.churn is not None
+            resident.begin_period()
+        config = self.scenario.config
+        rounds = config.settle_exchanges if self.scenario.settle else 0
+        # A snapshot's period takes some round trips.
+        self.agenda.run(self.agenda.now + self.scenario.period_s)
+        for resident in self.residents:
+            resident.settle(rounds)
+        until = self.agenda.now + _SETTLE_S
+        while self.agenda.now < until and not all(r.settled for r in self.residents):
+            self.agenda.run(self.agenda.now + 1.0)
+        for resident in self.residents:
+            resident.finish()
+        self._measure()
+
+    # --- measuring -------------------------------------------------------------------------------
+
+    def honest(self) -> list[Resident]:
+        """Those that do not attack: only they are measured."""
+        return [r for r in self.residents if r.number not in self._attackers]
+
+    def _measure(self) -> None:
+        honest = self.honest()
+        vectors = self._workload.vectors[[resident.number for resident in honest]]
+        sent = sum(resident.sent for resident in honest) / len(honest)
+        samples = float(self._steps.mean())
+        self._points.append(measure(self._workload, vectors, self.agenda.now, samples, sent))
+
+    def _result(self) -> Result:
+        honest = self.honest()
+        reasons: dict[str, int] = {}
+        for resident in honest:
+            for reason, times in resident.reasons.items():
+                reasons[reason] = reasons.get(reason, 0) + times
+        exchanges = sum(resident.exchanges for resident in honest)
+        parameters = self._workload.layout.parameters
+        return Result(tuple(self._points), exchanges / len(honest), reasons, parameters)
