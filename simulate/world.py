@@ -5,7 +5,7 @@ from random import Random
 
 import numpy as np
 
-from covey.gossip.core import Core as create
+from covey.gossip.algorithms import create
 from covey.gossip.core import Outgoing
 from covey.protocols.identity import PeerId
 from covey.protocols.messages import Lineage
