@@ -151,6 +151,14 @@ class _Node:
                 return source
         return ""
 
+    def _doing(self, state: str) -> str:
+        """What goes on, where its node alone cannot tell."""
+        if self.learner is None:
+            return "alone" if self.alone is not None else state
+        if self.learner.exit_code == 0:
+            return "done"
+        return "loading" if state == "idle" else state  # torch, which takes seconds
+
     def row(self) -> Row:
         alone = _accuracy(self.alone)
         if self.status is None:
@@ -160,7 +168,7 @@ class _Node:
         return Row(
             name=self.name,
             id=self.status["node"]["id"][:7],
-            state="done" if done is not None else training["state"],
+            state=self._doing(training["state"]),
             step=training["step"],
             loss=training["loss"],
             accuracy=done if done is not None else training["values"].get("accuracy"),

@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-_LINE_EVERY_S = 5.0
+_FIRST_LINE_S, _LINE_EVERY_S = 1.0, 5.0
 _WIDE = 104  # columns; below, ids and some space are left out
 
 
@@ -42,7 +42,7 @@ class View:
         self._started = time.monotonic()
         self._note = ""
         self._rows: tuple[Row, ...] = ()
-        self._next_line = _LINE_EVERY_S
+        self._next_line = _FIRST_LINE_S
         self._live: Live | None = None
         if console.is_terminal:
             self._live = Live(console=console, auto_refresh=False, transient=False)
@@ -139,12 +139,16 @@ def _words(row: Row) -> str:
     if row.step:
         accuracy = f" acc {_share(row.accuracy)}" if row.accuracy is not None else ""
         return f"{row.name} step {row.step:,}{accuracy}"
-    return f"{row.name} alone {_share(row.alone)}" if row.alone is not None else f"{row.name} …"
+    if row.alone is None:
+        return f"{row.name} {row.state}"
+    return f"{row.name} alone {_share(row.alone)}" + (
+        f", {row.state}" if row.state != "alone" else ""
+    )
 
 
 def _state(state: str) -> str:
-    colours = {"training": "green", "settling": "cyan", "starting": "dim", "idle": "dim"}
-    colour = colours.get(state)
+    waiting = dict.fromkeys(("starting", "idle", "alone", "loading"), "dim")
+    colour = (waiting | {"training": "green", "settling": "cyan"}).get(state)
     return f"[{colour}]{state}[/]" if colour else state
 
 

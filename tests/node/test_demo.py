@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -66,6 +67,8 @@ def test_together_is_better_than_alone(tmp_path: Path) -> None:
     with running(tmp_path, COMMAND) as process:
         out, err = process.communicate()
     assert process.returncode == 0, err
+    assert err.startswith("covey demo: 3 nodes on this machine")
+    assert re.search(r" s  quail (starting|idle|alone)   grouse ", err), "long before any step"
     result = json.loads(out)
     assert result.keys() == {"nodes", "together_mean", "alone_mean", "seconds"}
     assert result["together_mean"] >= 0.93

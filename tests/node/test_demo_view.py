@@ -21,7 +21,7 @@ QUAIL = Row(
     wire_bytes=123_456,
     raw_bytes=987_648,
 )
-GROUSE = Row("grouse", accuracy=0.949, alone=0.712)
+GROUSE = Row("grouse", state="loading", accuracy=0.949, alone=0.712)
 
 
 def screen(terminal: bool) -> Console:
@@ -59,10 +59,13 @@ def test_a_pipe_gets_plain_lines() -> None:
 
 def test_a_pipe_is_told_how_the_nodes_do_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
     console = screen(terminal=False)
-    monkeypatch.setattr("covey.node.demo_view._LINE_EVERY_S", 0.0)
+    monkeypatch.setattr("covey.node.demo_view._FIRST_LINE_S", 0.0)
     with View(console, "the title") as view:
-        view.show([QUAIL, GROUSE, Row("chukar")])
-    assert "quail step 1,234 acc 0.951   grouse alone 0.712   chukar …" in written(console)
+        view.show([QUAIL, GROUSE, Row("chukar", state="alone")])
+        view.show([QUAIL])  # soon after: no line
+    said = "quail step 1,234 acc 0.951   grouse alone 0.712, loading   chukar alone"
+    assert written(console).splitlines()[1].endswith(f" s  {said}")
+    assert len(written(console).splitlines()) == 2
 
 
 def test_the_result_compares_every_node_and_the_mean() -> None:
