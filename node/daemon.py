@@ -6,6 +6,7 @@ import importlib
 import logging
 import os
 import secrets
+import signal
 import sys
 import time
 from dataclasses import replace
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_INTERRUPTED = 128 + signal.SIGINT  # as exit code
 _STOP_S = 9.0  # from being told to end to the end, whatever hangs
 _GOODBYE_S = 2.0
 _SAVE_PEERS_S = 30.0
@@ -315,7 +317,7 @@ class Daemon:
 
     def stop(self, now: bool) -> None:
         if now:
-            give_up()
+            give_up(_INTERRUPTED if self._interrupted else 1)
         self.stopping = True
         self._stop.set()
         if self._deadline is not None:

@@ -11,10 +11,10 @@ from collections.abc import Callable
 log = logging.getLogger(__name__)
 
 
-def give_up() -> None:
+def give_up(code: int = 1) -> None:
     """End at once: what must not be lost is on disk already."""
     log.warning("stopping without a goodbye")
-    os._exit(1)
+    os._exit(code)
 
 
 class Deadline:

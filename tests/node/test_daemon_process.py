@@ -88,7 +88,8 @@ def test_a_signal_stops_it_in_order(tmp_path: Path, number: int) -> None:
         assert not Home.find(tmp_path / "home", {}).api_socket.exists()
 
 
-def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 1), (signal.SIGINT, 130)])
+def test_a_second_signal_ends_it_at_once(tmp_path: Path, number: int, code: int) -> None:
     """Here the goodbye hangs."""
     before = """
         import asyncio
@@ -104,12 +105,12 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
     """
     with child(tmp_path / "home", before) as process:
         ready(tmp_path / "home")
-        process.terminate()
+        process.send_signal(number)
         assert process.stdout is not None
         assert process.stdout.readline() == "leaving\n"
-        process.terminate()
+        process.send_signal(number)
         _, errors = process.communicate(timeout=PATIENCE_S)
-        assert process.returncode == 1
+        assert process.returncode == code
         assert "without a goodbye" in errors
 
 
