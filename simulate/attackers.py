@@ -77,7 +77,8 @@ class Attacker(Resident):
             length = float(np.linalg.norm(mean)) / len(mean) ** 0.5
             return mean + np.float32(length) * noise
         if self.kind == "alie":
-            return mean - np.float32(_ALIE_Z) * vectors.std(axis=0)
+            deviation: Floats = vectors.std(axis=0)
+            return mean - np.float32(_ALIE_Z) * deviation
         assert self.kind == "empire", self.kind
         split = replicas[0].parameters
         progress = mean[:split] - np.mean([replica.slow for replica in replicas], axis=0)

@@ -4,16 +4,17 @@ Each works on the same workload as a World does: same initial weights, data, bat
 Bytes are those of the vectors alone, float32 unless said, as if everything else were free; an
 all-reduce sends 2 (n - 1) / n of a vector per node, the least there is (Patarasuk & Yuan 2009).
 
-    isolated     everyone for himself
-    central      one model, all data: the batches of all nodes together, every step
-    allreduce    gradients averaged every step
-    average      parameters averaged every period (local SGD, Stich 2019)
-    diloco       average with an outer Nesterov step (Douillard et al. 2023)
-    pair         a random perfect matching averages its pairs every period (float32)
-    noloco       pair with an outer heavy-ball step (Kolehmainen et al. 2025)
-    push1 push3  epidemic learning: to 1 or 3 random nodes, average of what came (De Vos et al. 2023)
-    sparseloco   chunk-wise top-k of the period's movement with error feedback, gathered by all
-                 (Sarfi et al. 2025): 64 of each 4 096, 2 bits and a 12-bit place each
+    isolated      everyone for himself
+    central       one model, all data: the batches of all nodes together, every step
+    allreduce     gradients averaged every step
+    average       parameters averaged every period (local SGD, Stich 2019)
+    diloco        average with an outer Nesterov step (Douillard et al. 2023)
+    pair-average  a random perfect matching averages its pairs every period
+    noloco        the same with an outer heavy-ball step (Kolehmainen et al. 2025)
+    push1, push3  epidemic learning: everyone sends to 1 or 3 random nodes and averages what came
+                  (De Vos et al. 2023)
+    sparseloco    chunk-wise top-k of the period's movement with error feedback, gathered by all
+                  (Sarfi et al. 2025): 64 of each 4 096, 2 bits and a 12-bit place each
 """
 
 from collections.abc import Callable
@@ -142,7 +143,7 @@ class DiLoCo(Baseline):
         self.x.copy_(self.slow)
 
 
-class Pair(Baseline):
+class PairAverage(Baseline):
     drifts = True
 
     def sync(self) -> None:
@@ -221,7 +222,7 @@ BASELINES: dict[str, type[Baseline]] = {
     "allreduce": EveryStep,
     "average": Average,
     "diloco": DiLoCo,
-    "pair": Pair,
+    "pair-average": PairAverage,
     "noloco": NoLoCo,
     "push1": Push,
     "push3": Push3,

@@ -1,4 +1,4 @@
-"""Local training of many models at once: one batch of matrix products instead of a loop over nodes."""
+"""Local training of many models at once: batches of matrix products, not a loop over nodes."""
 
 from collections.abc import Collection
 

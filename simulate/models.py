@@ -23,7 +23,8 @@ class Model(Protocol):
         """One model's initial parameters, of these shapes."""
 
     def logits(self, parameters: Sequence[Tensor], inputs: Tensor) -> Tensor:
-        """Parameters (models, *shape), inputs (models, batch, ...); (models, batch, ..., classes)."""
+        """Of parameters (models, *shape) and inputs (models, batch, ...); float32 (models, batch,
+        ..., classes)."""
 
 
 def _weight(shape: tuple[int, ...], fan_in: int, generator: torch.Generator) -> Tensor:
@@ -59,7 +60,7 @@ class Mlp:
 
 @dataclass(frozen=True)
 class Cnn:
-    """Two strided convolutions, each with GroupNorm and ReLU, and a linear layer; 28 x 28 images."""
+    """28 x 28 images; two strided convolutions with GroupNorm and ReLU each, and a linear layer."""
 
     first: int = 8
     second: int = 16

@@ -1,6 +1,6 @@
 """What is simulated: the flock, its network, and what goes wrong."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from covey.gossip.config import Config
 
@@ -71,7 +71,7 @@ class Scenario:
     churn: Churn | None = None
     cut: Cut | None = None
     attack: Attack | None = None
-    config: Config = Config()
+    config: Config = field(default_factory=Config)
     settle: bool = True  # at the end
     measures: int = 12  # of the models, during the run
     seed: int = 0

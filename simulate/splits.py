@@ -10,8 +10,8 @@ Indices = NDArray[np.intp]
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """``kind``: iid; dirichlet (``value`` is its concentration); classes (so many per node);
-    sizes (iid, the largest share ``value`` times the smallest); parts (contiguous, as books are)."""
+    """``kind``: iid; parts (contiguous, as books are); and with a ``value``: dirichlet (its
+    concentration), classes (so many per node), sizes (iid; the largest share over the smallest)."""
 
     kind: str = "iid"
     value: float = 0.0

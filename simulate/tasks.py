@@ -1,4 +1,4 @@
-"""What there is to learn: data that packages ship or a file holds, a model, and how it is trained."""
+"""What is learned: data that packages ship or a file holds, a model, and how it is trained."""
 
 import math
 import sysconfig
