@@ -40,7 +40,7 @@ echo "covey: setting up $venv with $("$python" --version) (once; torch is the la
 
 # One line for each thing pip fetches; the whole log is shown only if it fails.
 if ! "$venv/bin/python" -m pip install --disable-pip-version-check --no-input \
-    --progress-bar off -c constraints.txt -e '.[dev,demo]' 2>&1 | tee "$log" | awk '
+    --progress-bar off -c constraints.txt -e '.[dev,demo,simulate]' 2>&1 | tee "$log" | awk '
         /^ *(Downloading|Using cached|Processing) .*\.(whl|tar\.gz)/ {
             name = $0
             sub(/^ *(Downloading|Using cached|Processing) /, "", name)
