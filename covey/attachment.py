@@ -189,7 +189,7 @@ class Attachment:
         session.hand_over()
         session.wait_start()
         took = self._take_in()
-        say(f"training with node {session.node_id}" + ("'s weights" if took else ""))
+        say(f"training with node {session.node_id}" + (" from the weights it has" if took else ""))
 
     def _take_in(self) -> bool:
         session = self._session

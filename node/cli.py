@@ -198,7 +198,14 @@ def status(home: str | None, as_json: bool) -> int:
 @_home_option
 @_json_option
 def peers(verbose: bool, home: str | None, as_json: bool) -> None:
-    """List the peers and where each was learned."""
+    """List the peers and by what each was found.
+
+    \b
+    mdns        it announces itself on the network
+    static      it was named here, by --peer or an invite
+    peers       another member told of it, or it called
+    remembered  it was there in an earlier run
+    """
     plain = _client(home).get("/api/v1/peers")
     if as_json:
         click.echo(json.dumps(plain, indent=2))

@@ -155,6 +155,7 @@ class _Session:
         self._records = records(announcement, self._label, chosen)
         self._claims: dict[str, Claim] = {}  # by service name
         self._resolving: set[str] = set()
+        self._unheard = ""  # what to tell once somebody is heard
         self._tasks = tasks
         self._zeroconf: AsyncZeroconf | None = None
         self._browser: AsyncServiceBrowser | None = None
@@ -217,8 +218,9 @@ class _Session:
         else:
             self._tell(State.WORKING, working)
             await asyncio.sleep(TEST_S)
-            if not ear.others:
-                self._tell(State.WORKING, f"{working}; no other machine was heard so far")
+            if not ear.others and not self._claims:
+                self._unheard = working
+                self._tell(State.WORKING, f"{working}; no multicast of another machine so far")
         ear.close()
 
     async def _remind(self) -> None:
@@ -260,6 +262,9 @@ class _Session:
         known = claim(info, self._swarm)
         if known is not None:
             self._claims[name] = known
+            if self._unheard:
+                self._tell(State.WORKING, self._unheard)
+                self._unheard = ""
             self._found(known.addresses, known.prefix)
 
 

@@ -1,4 +1,4 @@
-"""Tells the person at the terminal who comes, who goes, and who is learned with: a line each.
+"""Tells the person at the terminal who comes, goes and is learned with, and whose weights it has.
 
 Follows the event log.  A suspicion is not told, and the same line about a peer comes once a minute
 at most; what is true then is told late rather than never.
@@ -14,8 +14,10 @@ from covey.node.events import Event, EventLog
 from covey.protocols import limits
 
 _QUIET_S = 60.0  # between two equal lines about one peer
-_HERE, _DEAD, _LEFT, _LEARNING = "peer.alive", "peer.dead", "peer.left", "merge.applied"
-_TYPES = (_HERE, _DEAD, _LEFT, _LEARNING)
+_TYPES = (
+    *("peer.alive", "peer.dead", "peer.left", "merge.applied"),
+    *("train.restored", "train.copied", "train.founded"),
+)
 
 
 def say(text: str) -> None:
@@ -62,21 +64,24 @@ class Herald:
 
     def note(self, event: Event, now: float) -> None:
         """Something has happened.  A gap in the log is passed over."""
-        if event.type not in _TYPES:
-            return
-        id = event.data["peer"]
-        peer = self._peers.get(id)
-        if event.type == _LEARNING:
-            if peer is not None and not peer.learned:
-                peer.learned = True
-                self._say(f"learning with {peer.name}")
-            return
-        if peer is None:
-            self._make_room()
-            peer = self._peers[id] = _Peer("")
-        peer.name = f"{event.data['name']} ({id})"
-        peer.here = event.type == _HERE
-        peer.why = "has left" if event.type == _LEFT else f"is gone: {event.data['why']}"
+        data = event.data
+        id = data.get("peer", "")
+        match event.type:
+            case "peer.alive":
+                self._moved(id, data["name"], True, "")
+            case "peer.left":
+                self._moved(id, data["name"], False, "has left")
+            case "peer.dead":
+                self._moved(id, data["name"], False, f"is gone: {data['why']}")
+            case "merge.applied" if id in self._peers and not self._peers[id].learned:
+                self._peers[id].learned = True
+                self._say(f"learning with {self._peers[id].name}")
+            case "train.restored":
+                self._say(f"going on from this node's checkpoint of step {data['step']:,}")
+            case "train.copied":
+                self._say(f"copied the weights of {self._name(id)}")
+            case "train.founded":
+                self._say("nobody has weights of this model yet: beginning with the script's")
         self.tell(now)
 
     def tell(self, now: float) -> None:
@@ -89,6 +94,11 @@ class Herald:
             peer.told = peer.here
             peer.told_at[peer.here] = now
 
-    def _make_room(self) -> None:
-        while len(self._peers) >= limits.PEERS_MAX:
+    def _name(self, id: str) -> str:
+        return self._peers[id].name if id in self._peers else id
+
+    def _moved(self, id: str, name: str, here: bool, why: str) -> None:
+        while id not in self._peers and len(self._peers) >= limits.PEERS_MAX:
             del self._peers[next(iter(self._peers))]
+        peer = self._peers.setdefault(id, _Peer(""))
+        peer.name, peer.here, peer.why = f"{name} ({id})", here, why

@@ -206,7 +206,9 @@ class Overview:
         for entry in _address_reports(self._neighbours.book, None):
             if entry.last_error and "static" in entry.source:
                 hint = "check that its node runs and that no firewall is between"
-                text = f"static peer {entry.addr}: {entry.last_error}"
+                named = entry.addr in entry.last_error
+                who = "static peer" if named else f"static peer {entry.addr}"
+                text = f"{who}: {entry.last_error}"
                 found.append(WarningReport("peer_unreachable", Severity.WARNING, text, hint))
         if membership.conflicted:
             text = "another machine uses this node's identity: its home was copied"

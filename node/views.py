@@ -1,7 +1,7 @@
 """What ``status``, ``peers`` and ``events`` print for people, from the API's JSON."""
 
 import datetime
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -172,7 +172,7 @@ def _peer_row(peer: Mapping[str, Any]) -> list[str]:
         escape(peer["id"][:7] or "?"),
         escape(peer["name"] or ", ".join(address["addr"] for address in peer["addresses"])),
         f"[{style}]{escape(peer['state'])}[/]",
-        escape(", ".join(peer["source"])),
+        escape(_found_by(peer["source"])),
         escape(peer["phase"]),
         f"{step:,}" if step is not None else "",
         f"{loss:.4g}" if loss is not None else "",
@@ -184,9 +184,15 @@ def _peer_row(peer: Mapping[str, Any]) -> list[str]:
 
 def _address(address: Mapping[str, Any]) -> str:
     result = {True: "[green]ok[/]", False: "[red]failed[/]", None: "[dim]not tried[/]"}
-    error = f": {address['last_error']}" if address["last_error"] else ""
-    sources = ", ".join(address["source"])
+    why = (address["last_error"] or "").removeprefix(address["addr"]).lstrip(": ")
+    error = f": {why}" if why else ""
+    sources = _found_by(address["source"])
     return f"{escape(address['addr'])}  {result[address['ok']]}{escape(error)}  ({escape(sources)})"
+
+
+def _found_by(sources: Sequence[str]) -> str:
+    """In words of ``covey peers --help``; only ``exchange`` would need an explanation."""
+    return ", ".join("peers" if source == "exchange" else source for source in sources)
 
 
 def _plain(value: object) -> str:

@@ -48,11 +48,13 @@ def test_the_first_keeps_its_weights(place: Place) -> None:
     node.until(lambda host: host.calls[-1:] == ["left"])
 
 
-def test_a_joiner_gets_the_swarms_weights(place: Place) -> None:
+def test_a_joiner_gets_the_swarms_weights(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     node = place.start(Host(swarm=vector(0.1)))
     weights = vector(5)
     with covey.attach(LAYOUT, weights):
         assert np.array_equal(weights, vector(0.1))
+        said = capsys.readouterr().err
+        assert "covey: training with node TESTING from the weights it has\n" in said
         node.until(lambda host: "applied 0" in host.calls)
 
 

@@ -102,6 +102,26 @@ def test_loopback_alone_says_so() -> None:
     assert lines[-1] == "announced on lo (127.0.0.1): finds the nodes of this machine only"
 
 
+def test_nobody_heard_is_told_until_somebody_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Interface, "loopback", property(lambda self: False))
+    one, two = Node(14), Node(15)
+
+    def detail() -> str:
+        return one.discovery.status.detail
+
+    async def go() -> None:
+        one.discovery.start()
+        try:
+            await until(lambda: detail().endswith("; no multicast of another machine so far"))
+            two.discovery.start()
+            await until(lambda: detail() == "announced on lo (127.0.0.1)")
+        finally:
+            await one.discovery.close()
+            await two.discovery.close()
+
+    asyncio.run(go())
+
+
 def test_silence_is_told_with_the_way_round_it_until_it_ends(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from covey.node.events import EventLog
+from covey.node.events import Event, EventLog
 from covey.node.herald import Herald
 from covey.protocols import limits
 from tests.node.hosts import until
@@ -80,6 +80,27 @@ def test_flapping_is_told_once_a_minute_and_ends_with_the_truth(end: str) -> Non
     assert len(told) <= 1
     listener.happens("dead" if end == "alive" else "alive", 900.0)
     assert len(listener.said()) == 1, "it was not what had been said last"
+
+
+def test_where_the_weights_come_from() -> None:
+    listener = Listener()
+    listener.happens("alive", 0.0)
+    listener.said()
+    for type, data in (
+        ("train.founded", {"founder": "00ff"}),
+        ("train.restored", {"step": 18400, "age": 7}),
+        ("train.copied", {"peer": "ABCDEFG", "age": 7}),
+        ("train.copied", {"peer": "OTHERID", "age": 7}),
+        ("train.started", {"age": 7}),
+        ("gap", {"missed": 3}),
+    ):
+        listener.herald.note(Event(1, "", type, data), 1.0)
+    assert listener.said() == [
+        "nobody has weights of this model yet: beginning with the script's",
+        "going on from this node's checkpoint of step 18,400",
+        "copied the weights of studio (ABCDEFG)",
+        "copied the weights of OTHERID",
+    ]
 
 
 def test_it_remembers_a_bounded_number() -> None:

@@ -106,6 +106,16 @@ def test_peers_with_their_notes_and_addresses() -> None:
     assert "  10.0.0.9:2  not tried  ()" in verbose
 
 
+def test_how_a_peer_was_found_is_in_words_and_its_address_there_once() -> None:
+    why = "10.0.0.2:1 does not answer"
+    address = AddressReport("10.0.0.2:1", ok=False, source=("exchange", "mdns"), last_error=why)
+    peer = PeerReport("NAS1AAA-B", "nas-1", "dead", ("exchange", "mdns"), (address,))
+    text = printed(views.print_peers, [as_json(peer)], True)
+    assert "  10.0.0.2:1  failed: does not answer  (peers, mdns)\n" in text
+    assert text.count("peers, mdns") == 2
+    assert "exchange" not in text.replace("exchanges", "")
+
+
 def test_peers_fit_a_small_terminal() -> None:
     sources = ("exchange", "mdns", "static")
     peer = PeerReport(
