@@ -1,6 +1,7 @@
 """The algorithms by which nodes learn together: the one place that knows them all.
 
-    pair   random pairs average (the default): fewest bytes, the mean is preserved
+    pair         random pairs average (the default): fewest bytes, the mean is preserved
+    robust-pull  each asks several others and mixes robustly: for swarms with hostile members
 
 All nodes of a swarm need the same; two that differ refuse each other by name (Core.receive).
 """
@@ -10,10 +11,11 @@ from random import Random
 from covey.gossip.config import ALGORITHMS, Config
 from covey.gossip.core import Core
 from covey.gossip.pair import Pair
+from covey.gossip.robust_pull import RobustPull
 from covey.protocols.identity import PeerId
 from covey.protocols.layout import Layout
 
-_CLASSES: dict[str, type[Core]] = {kind.algorithm: kind for kind in (Pair,)}
+_CLASSES: dict[str, type[Core]] = {kind.algorithm: kind for kind in (Pair, RobustPull)}
 assert tuple(_CLASSES) == ALGORITHMS
 
 

@@ -32,7 +32,8 @@ class Coder(Protocol):
     """One side of one exchange.  Sizes are in bytes; reads raise Malformed.
 
     The proposer sends ``scales``; the accepter opens with them and sends its own and layer 0; then
-    each side writes a layer as soon as it knows that one is needed.  When nothing is ``pending``,
+    each side writes a layer as soon as it knows that one is needed; a reader that can ask for no
+    more may ``skip`` what is unsure after layer 0.  When nothing is ``pending``,
     ``distances`` and ``largest`` tell of the difference and ``apply`` adds it, weighted, to x;
     after that the difference is gone.
     """
@@ -44,6 +45,7 @@ class Coder(Protocol):
     def write(self) -> Buffer: ...
     def read(self, data: Buffer) -> None: ...
     def layer_size(self) -> int: ...
+    def skip(self) -> None: ...
     @property
     def pending(self) -> bool: ...
     @property
@@ -65,6 +67,14 @@ def coder(name: str, side: Side) -> Coder:
 def scales_size(name: str, parameters: int) -> int:
     """Bytes of the scales that open an exchange."""
     return 2 * quantiser.blocks_in(parameters) if name == Mod4.name else 0
+
+
+def split(payload: Buffer, size: int) -> tuple[memoryview, memoryview]:
+    """The first ``size`` bytes and the rest.  Raises Malformed if there are fewer."""
+    if len(payload) < size:
+        raise Malformed(f"a payload of {len(payload)} bytes where at least {size} are due")
+    view = memoryview(payload)
+    return view[:size], view[size:]
 
 
 def payload_limit(parameters: int, buffers: int) -> int:
@@ -100,6 +110,9 @@ class F32:
 
     def read(self, data: Buffer) -> None:
         self._theirs = _floats(data, len(self._x))
+
+    def skip(self) -> None:
+        """Nothing is ever unsure."""
 
     @property
     def pending(self) -> bool:
@@ -180,6 +193,12 @@ class Mod4:
             view = view[:split]
         self._open.read(self._read, view)
         self._read += 1
+
+    def skip(self) -> None:
+        """Read no further layer."""
+        assert self._read, "layer 0 is always read"
+        self._open.skip()
+        self._read = LAYERS
 
     @property
     def pending(self) -> bool:

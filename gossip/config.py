@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-ALGORITHMS = ("pair",)  # gossip/algorithms.py has a class of each
+ALGORITHMS = ("pair", "robust-pull")  # gossip/algorithms.py has a class of each
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +59,8 @@ class Config:
     algorithm: str = "pair"
     codec: str = "mod4"  # of the exchanges this node proposes; it answers in any it knows
     exchanges: int = 1  # proposed per period; a node answers about as many again
+    pulls: int = 7  # peers that robust-pull asks per exchange, if there are so many
+    hostile_share: float = 0.2  # of all nodes, that robust-pull reckons with
     attempts: int = 4  # peers asked per exchange before the period closes without one
     settle_exchanges: int = 8  # without training, before the learner leaves
     settled_below: float = 0.001  # settling ends early under this distance relative to |x|
@@ -71,5 +73,7 @@ class Config:
             raise ValueError(f"unknown algorithm {self.algorithm!r}; there are {known}")
         if self.codec not in ("mod4", "f32"):
             raise ValueError(f"unknown codec {self.codec!r}; there are 'mod4' and 'f32'")
+        if self.pulls < 1 or not 0 <= self.hostile_share < 0.5:
+            raise ValueError("pulls are at least 1, the hostile share is in [0, 0.5)")
         if self.exchanges < 1 or self.attempts < 1 or self.settle_exchanges < 0:
             raise ValueError("exchanges and attempts are at least 1")

@@ -19,7 +19,7 @@ from enum import Enum, auto
 
 import numpy as np
 
-from covey.gossip.codecs import Buffer, Coder, Side, coder, scales_size
+from covey.gossip.codecs import Buffer, Coder, Side, coder, scales_size, split
 from covey.gossip.quantiser import RANGE_PER_SCALE, Floats
 from covey.gossip.screening import Bound, Bounds, Pair
 from covey.protocols.errors import Forged, Malformed
@@ -110,7 +110,7 @@ class Proposer(Exchange):
     def accepted(self, accept: Accept, payload: Buffer) -> tuple[Commit, Buffer]:
         """The accepter's scales and first layer have come; our codes go back."""
         self.bounds = self.bounds.both(_bounds(accept))
-        scales, layer = _split(payload, scales_size(self.coder.name, self._side.parameters))
+        scales, layer = split(payload, scales_size(self.coder.name, self._side.parameters))
         self.coder.open(scales, self.exchange + accept.nonce)
         out = bytearray(self.coder.write())
         self.coder.read(layer)
@@ -121,7 +121,7 @@ class Proposer(Exchange):
 
     def more(self, payload: Buffer) -> tuple[Commit, Buffer]:
         """The accepter's second and third layer; our third goes back."""
-        layer, rest = _split(payload, self.coder.layer_size())
+        layer, rest = split(payload, self.coder.layer_size())
         self.coder.read(layer)
         if not self.coder.pending:
             raise Malformed("more layers than are needed")
@@ -162,7 +162,7 @@ class Accepter(Exchange):
         self, payload: Buffer, undecoded_max: float, x: Floats
     ) -> tuple[More | Settled, Buffer]:
         """The proposer's codes have come; apply our half if nothing is unsure any more."""
-        layer, rest = _split(payload, self.coder.layer_size())
+        layer, rest = split(payload, self.coder.layer_size())
         self.coder.read(layer)
         out = bytearray()
         if self.state is State.ACCEPTED and self.coder.pending:
@@ -192,10 +192,3 @@ def _bounds(stated: Propose | Accept) -> Bounds:
     return Bounds(
         Bound(stated.reach, stated.clip), Bound(stated.buffers_reach, stated.buffers_clip)
     )
-
-
-def _split(payload: Buffer, size: int) -> tuple[memoryview, memoryview]:
-    if len(payload) < size:
-        raise Malformed(f"a payload of {len(payload)} bytes where at least {size} are due")
-    view = memoryview(payload)
-    return view[:size], view[size:]

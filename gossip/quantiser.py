@@ -125,6 +125,7 @@ class Quantiser:
         self._difference = np.zeros((len(scales), BLOCK), np.int16)
         self._first: Buffer = b""  # layer 0 as written: most blocks are read against it alone
         self.unsure: Indices = np.arange(len(scales))
+        self._edge = 8  # of the range of the layers read, in steps
 
     def write(self, layer: int) -> bytearray:
         """The 4 bits and the checks of ``layer`` for all blocks still unsure before it was read."""
@@ -161,8 +162,17 @@ class Quantiser:
             else:
                 doubtful[part] = self._read_further(layer, rows, codes[part], checks[part])
         self.unsure = self.unsure[doubtful]
+        self._edge = 8 << 4 * layer
         if layer == LAYERS - 1:
-            self._difference[self.unsure] = 0
+            self.skip()
+
+    def skip(self) -> None:
+        """Take the difference of the blocks still unsure for zero: no further layer will come.
+
+        For ``largest`` it is what one more layer could have told, so that scales grow fast enough.
+        """
+        self._difference[self.unsure] = 0
+        self._edge = min(16 * self._edge, 8 << 4 * (LAYERS - 1))
 
     def distance(self) -> float:
         """Euclidean length of the decoded difference."""
@@ -184,13 +194,13 @@ class Quantiser:
             target += part.reshape(-1)[: len(target)]
 
     def largest(self) -> Floats:
-        """Largest |difference| per block, at least half a step; the whole range where skipped."""
+        """Largest |difference| per block, at least half a step; a whole range where skipped."""
         most = np.empty(len(self.steps), np.float32)
         for first in range(0, len(self.steps), _CHUNK):
             rows = slice(first, first + _CHUNK)
             most[rows] = np.abs(self._difference[rows]).max(axis=1)
         np.maximum(most, np.float32(0.5), out=most)
-        most[self.unsure] = 8 << 4 * (LAYERS - 1)
+        most[self.unsure] = self._edge
         most *= self.steps
         return most
 

@@ -243,6 +243,8 @@ def learning_config(settings: Settings) -> Config:
             algorithm=settings.algorithm,
             codec=settings.codec,
             exchanges=settings.exchanges,
+            pulls=settings.pulls,
+            hostile_share=settings.hostile_share,
             outer=outer,
         )
     except ValueError as error:

@@ -140,6 +140,8 @@ class Settings:
     algorithm: str = "pair"  # of learning together; all nodes of a swarm need the same
     codec: str = "mod4"  # or f32, which is exact and eight times larger
     exchanges: int = 1  # proposed in each period
+    pulls: int = 7  # see gossip.config.Config
+    hostile_share: float = 0.2
     outer_momentum: float = 0.5  # see gossip.config.OuterStep
     outer_rate: float = 0.7
     checkpoint_every_s: float = 60.0
@@ -160,6 +162,8 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "algorithm": _one_of(ALGORITHMS),
     "codec": _one_of(_CODECS),
     "exchanges": _number(1, 16, whole=True),
+    "pulls": _number(1, 64, whole=True),
+    "hostile_share": _number(0, 0.49),
     "outer_momentum": _number(0, 0.99),
     "outer_rate": _number(0.01, 2),
     "checkpoint_every_s": _number(1, 86400),

@@ -28,6 +28,8 @@ _KINDS: dict[str, type[ExchangeMessage]] = {
         messages.Settled,
         messages.Busy,
         messages.Refuse,
+        messages.Pull,
+        messages.Pulled,
     )
 }
 

@@ -189,10 +189,34 @@ class Refuse:
         _check_text(limits.DETAIL_CHARS_MAX, self.detail)
 
 
-ExchangeMessage = Propose | Accept | Commit | More | Settled | Busy | Refuse
+@dataclass(frozen=True, slots=True)
+class Pull:
+    """Ask for a peer's vector, which does not change by it.  Payload: the asker's scales."""
+
+    exchange: bytes  # 16 random bytes
+    codec: str
+    lineage: Lineage
+
+    def __post_init__(self) -> None:
+        _check_exchange(self.exchange)
+
+
+@dataclass(frozen=True, slots=True)
+class Pulled:
+    """Answer to Pull.  Payload: the scales and the first codes of who was asked."""
+
+    exchange: bytes
+    nonce: bytes  # 16 random bytes; the other half of the dither's seed
+
+    def __post_init__(self) -> None:
+        _check_exchange(self.exchange)
+        _check_exchange(self.nonce)
+
+
+ExchangeMessage = Propose | Accept | Commit | More | Settled | Busy | Refuse | Pull | Pulled
 
 # The messages that open an exchange, each with the algorithm (gossip/algorithms.py) it is of.
-ALGORITHM_OF: dict[type, str] = {Propose: "pair"}
+ALGORITHM_OF: dict[type, str] = {Propose: "pair", Pull: "robust-pull"}
 
 
 def _check_exchange(value: bytes) -> None:

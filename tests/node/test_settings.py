@@ -41,8 +41,11 @@ def test_every_key_can_be_given_in_the_file(home: Home) -> None:
         api_cert = "/c.pem"
         api_key = "/k.pem"
         mdns = false
+        algorithm = "robust-pull"
         codec = "f32"
         exchanges = 2
+        pulls = 5
+        hostile_share = 0.1
         outer_momentum = 0.4
         outer_rate = 1
         checkpoint_every_s = 30
@@ -52,7 +55,7 @@ def test_every_key_can_be_given_in_the_file(home: Home) -> None:
     )
     settings = load_settings(home, {}, {})
     default = Settings()
-    for key in set(KEYS) - {"algorithm"}:  # there is only one yet
+    for key in KEYS:
         assert getattr(settings, key) != getattr(default, key), key
     assert settings.peers == ("10.0.0.2:17700", "studio-2.local:17700", "[fe80::1]:9")
     assert settings.listen == Endpoint("0.0.0.0", 17800)
@@ -84,7 +87,7 @@ def test_the_environment_gives_lists_and_switches(home: Home) -> None:
         ("exchanges = 1.5", "whole number"),
         ("outer_rate = true", "is not a number"),
         ("outer_rate = nan", "between"),
-        ("algorithm = 'pairs'", "is not one of pair"),
+        ("algorithm = 'pairs'", "is not one of pair, robust-pull"),
         ("codec = 'mod5'", "is not one of mod4, f32"),
         ("name = ", "not valid TOML"),
     ],

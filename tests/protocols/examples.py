@@ -13,6 +13,8 @@ from covey.protocols.messages import (
     More,
     Phase,
     Propose,
+    Pull,
+    Pulled,
     Refuse,
     Settled,
     Standing,
@@ -51,5 +53,7 @@ EXCHANGE: list[ExchangeMessage] = [
     Settled(b"e" * 16, 0.75),
     Busy(b"e" * 16),
     Refuse(b"e" * 16, "codec", "unknown codec 'zip'"),
+    Pull(b"e" * 16, "mod4", LINEAGE),
+    Pulled(b"e" * 16, b"n" * 16),
 ]
 MESSAGES: list[Any] = [STANDING, StateOffer(b"d" * 32, 4096, LINEAGE, 7), *EXCHANGE]
