@@ -13,15 +13,14 @@ from covey.simulate.agenda import Agenda
 from covey.simulate.attackers import Attacker, attackers_of, unbounded
 from covey.simulate.carrier import Carrier
 from covey.simulate.resident import Resident
-from covey.simulate.result import Point, Result, measure
-from covey.simulate.scenario import Scenario
+from covey.simulate.result import Point, Progress, Result, measure, silently
+from covey.simulate.scenario import Churn, Scenario
 from covey.simulate.workload import Workload
 
 _FOUNDER = b"f" * 32  # all begin with the same weights
 _EVERYBODY = 64  # up to so many nodes are known to everyone; beyond, a node knows …
 _VIEW = 24  # … so many, drawn anew each period
 _SETTLE_S = 60.0  # the longest that settling takes
-Progress = Callable[[float], None]  # of the share done
 
 
 def peer_id(number: int) -> PeerId:
@@ -42,20 +41,22 @@ class World:
         self._carrier = Carrier(scenario.network, self.agenda, Random(f"net {scenario.seed}"))
         self._attackers = attackers_of(scenario)
         self.residents = [self._settle_in(number) for number in range(scenario.nodes)]
+        self._taking_part = [resident for resident in self.residents if resident.up]
         self._by_id = {resident.core.me: resident for resident in self.residents}
         self._views: dict[int, Sequence[PeerId]] = {}
         self._speeds = self._draw_speeds()
-        self._steps = np.zeros(scenario.nodes, np.int64)
+        self._due = np.zeros(scenario.nodes, np.int64)  # steps, also of those who were off
+        self._steps = np.zeros(scenario.nodes, np.int64)  # done
         self._points: list[Point] = []
 
-    def run(self, progress: Progress = lambda share: None) -> Result:
+    def run(self, progress: Progress = silently) -> Result:
         """From the common initial weights to the settled models."""
         scenario = self.scenario
-        for resident in self.residents:
+        for resident in self._taking_part:
             first = scenario.period_s * (1 + self._rng.random())
             self.agenda.at(first, self._period(resident, first))
             if scenario.churn is not None:
-                self._go_off_later(resident)
+                self._go_off_later(resident, scenario.churn)
         tick_s = scenario.step_s / float(self._speeds.max())
         ticks = round(scenario.duration_s / tick_s)
         measured = {round(k * ticks / scenario.measures) for k in range(1, scenario.measures + 1)}
@@ -64,7 +65,7 @@ class World:
             self._train()
             if tick in measured:
                 self._measure()
-                progress(tick / ticks)
+            progress(tick / ticks)
         self._close_down()
         return self._result()
 
@@ -73,9 +74,10 @@ class World:
     def _train(self) -> None:
         """The local steps that are due, of all nodes in one batch."""
         due = self._speeds * (self.agenda.now / self.scenario.step_s) + 1e-9
-        nodes = np.flatnonzero(due.astype(np.int64) > self._steps)
-        self._steps[nodes] += 1
+        nodes = np.flatnonzero(due.astype(np.int64) > self._due)
+        self._due[nodes] += 1
         up = nodes[[self.residents[number].up for number in nodes]]
+        self._steps[up] += 1
         if len(up):
             self._workload.step(up)
         for number in up:
@@ -130,17 +132,15 @@ class World:
         apart = (resident.number + other.number) % 2 == 1
         return other.up and not (cut and apart and cut.begin <= share < cut.end)
 
-    def _go_off_later(self, resident: Resident) -> None:
-        churn = self.scenario.churn
-        assert churn is not None
-
+    def _go_off_later(self, resident: Resident, churn: Churn) -> None:
         def off() -> None:
-            resident.up = False
-            self.agenda.at(self.agenda.now + self._rng.expovariate(1 / churn.off_s), on)
+            if self.agenda.now < self.scenario.duration_s:  # then all come back, and stay
+                resident.up = False
+                self.agenda.at(self.agenda.now + self._rng.expovariate(1 / churn.off_s), on)
 
         def on() -> None:
             resident.up = True
-            self._go_off_later(resident)
+            self._go_off_later(resident, churn)
 
         self.agenda.at(self.agenda.now + self._rng.expovariate(1 / churn.on_s), off)
 
@@ -166,19 +166,20 @@ class World:
 
     def _close_down(self) -> None:
         """Training is over: the last snapshots, then exchanges without training."""
-        for resident in self.residents:
-            resident.up = resident.up or self.scenario.churn is not None
+        for resident in self._taking_part:
+            resident.up = True
+        self.agenda.run(self.agenda.now + self.scenario.period_s)  # ends what is under way
+        for resident in self._taking_part:
             resident.begin_period()
+        self.agenda.run(self.agenda.now + self.scenario.period_s)
         config = self.scenario.config
         rounds = config.settle_exchanges if self.scenario.settle else 0
-        # A snapshot's period takes some round trips.
-        self.agenda.run(self.agenda.now + self.scenario.period_s)
-        for resident in self.residents:
+        for resident in self._taking_part:
             resident.settle(rounds)
         until = self.agenda.now + _SETTLE_S
-        while self.agenda.now < until and not all(r.settled for r in self.residents):
+        while self.agenda.now < until and not all(r.settled for r in self._taking_part):
             self.agenda.run(self.agenda.now + 1.0)
-        for resident in self.residents:
+        for resident in self._taking_part:
             resident.finish()
         self._measure()
 
@@ -192,8 +193,8 @@ class World:
         honest = self.honest()
         vectors = self._workload.vectors[[resident.number for resident in honest]]
         sent = sum(resident.sent for resident in honest) / len(honest)
-        samples = float(self._steps.mean())
-        self._points.append(measure(self._workload, vectors, self.agenda.now, samples, sent))
+        steps = float(self._steps[[resident.number for resident in honest]].mean())
+        self._points.append(measure(self._workload, vectors, self.agenda.now, steps, sent))
 
     def _result(self) -> Result:
         honest = self.honest()
