@@ -8,7 +8,7 @@ honest nodes do with numbers that are well-formed and wrong.  They state no boun
     alie     the mean less 1.5 standard deviations of each coordinate (Baruch et al. 2019)
     empire   the mean less 5 times the honest progress of the period (Xie et al. 2019)
     stale    the initial weights, for ever
-    flip     an honest node with wrong labels (y -> 9 - y): its data is at fault, not its vector
+    flip     an honest node with wrong labels (learning.py): its data is at fault, not its vector
     silent   nothing: the loss of its data is the yard-stick for all others
 """
 
@@ -20,6 +20,7 @@ import numpy as np
 
 from covey.gossip.config import Config, Screening
 from covey.gossip.core import Core
+from covey.gossip.mixing import norm
 from covey.gossip.quantiser import Floats
 from covey.simulate.resident import Resident, Surroundings
 from covey.simulate.scenario import Scenario
@@ -74,7 +75,7 @@ class Attacker(Resident):
             return -mean
         if self.kind == "noise":
             noise = self._noise.standard_normal(len(mean), np.float32)
-            length = float(np.linalg.norm(mean)) / len(mean) ** 0.5
+            length = norm(mean) / len(mean) ** 0.5
             return mean + np.float32(length) * noise
         if self.kind == "alie":
             deviation: Floats = vectors.std(axis=0)

@@ -17,39 +17,27 @@ all-reduce sends 2 (n - 1) / n of a vector per node, the least there is (Pataras
                   (Sarfi et al. 2025): 64 of each 4 096, 2 bits and a 12-bit place each
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from covey.simulate.learning import Learning
-from covey.simulate.result import Point, Result, measure
-from covey.simulate.scenario import Scenario
+from covey.simulate.result import Point, Progress, Result, measure, silently
+from covey.simulate.scenario import Outer, Scenario
 
-Progress = Callable[[float], None]
 _CHUNK, _KEPT = 4096, 64
 _SPARSE_BITS = 2 + 12
-_FEEDBACK = 0.95
-
-
-@dataclass(frozen=True, slots=True)
-class Outer:
-    """Of DiLoCo and NoLoCo."""
-
-    momentum: float = 0.9
-    rate: float = 0.7
 
 
 class Baseline:
     """One algorithm on one workload.  Subclasses say what happens at the end of a period."""
 
-    every_step = False
+    usual = Outer()  # unless told otherwise
+    pooled = False  # the data is dealt without regard to labels
     drifts = False  # nodes differ after a sync, so they settle at the end as covey's do
 
-    def __init__(self, scenario: Scenario, workload: Learning, outer: Outer) -> None:
-        self.scenario, self.workload, self.outer = scenario, workload, outer
+    def __init__(self, scenario: Scenario, workload: Learning, outer: Outer | None = None) -> None:
+        self.scenario, self.workload, self.outer = scenario, workload, outer or self.usual
         self.x = workload.parameters
         self.slow = self.x.clone()
         self.momentum = torch.zeros_like(self.x)
@@ -57,7 +45,7 @@ class Baseline:
         self._rng = np.random.default_rng([scenario.seed, 23])
         self._all = np.arange(scenario.nodes)
 
-    def run(self, progress: Progress = lambda share: None) -> Result:
+    def run(self, progress: Progress = silently) -> Result:
         scenario, points = self.scenario, list[Point]()
         often = max(1, scenario.periods // scenario.measures)
         for period in range(1, scenario.periods + 1):
@@ -65,8 +53,8 @@ class Baseline:
                 self.step()
             if not period % often:
                 points.append(self._measured(period))
-                progress(period / scenario.periods)
             self.sync()
+            progress(period / scenario.periods)
         if self.drifts and scenario.settle:
             for _ in range(scenario.config.settle_exchanges):
                 self.settle()
@@ -125,7 +113,9 @@ class EveryStep(Baseline):
 
 
 class Central(EveryStep):
-    """The same on one machine: nothing is sent, and the data is dealt without regard to labels."""
+    """The same on one machine: nothing is sent."""
+
+    pooled = True
 
     def step(self) -> None:
         super().step()
@@ -151,6 +141,7 @@ class PairAverage(Baseline):
 
 
 class NoLoCo(Baseline):
+    usual = Outer(momentum=0.5, rate=0.7)
     drifts = True
 
     def sync(self) -> None:
@@ -184,7 +175,9 @@ class Push3(Push):
 
 
 class SparseLoCo(Baseline):
-    def __init__(self, scenario: Scenario, workload: Learning, outer: Outer) -> None:
+    feedback = 0.95  # of the error, what is left of it a period later
+
+    def __init__(self, scenario: Scenario, workload: Learning, outer: Outer | None = None) -> None:
         super().__init__(scenario, workload, outer)
         size = self.x.shape[1]
         self._chunks = -(-size // _CHUNK)
@@ -192,7 +185,7 @@ class SparseLoCo(Baseline):
 
     def sync(self) -> None:
         nodes, size = self.x.shape
-        self._error.mul_(_FEEDBACK)
+        self._error.mul_(self.feedback)
         self._error[:, :size] += self.slow - self.x
         chunks = self._error.reshape(nodes, self._chunks, _CHUNK)
         kept = torch.zeros_like(chunks)

@@ -23,7 +23,7 @@ class Learning:
     def __init__(
         self, task: Task, nodes: int, split: Split, seed: int, liars: Collection[int] = ()
     ) -> None:
-        """``liars`` train on wrong labels (y -> 9 - y)."""
+        """``liars`` train on wrong labels: y -> classes - 1 - y."""
         self.task = task
         self.shares = deal(task.train.labels, nodes, split, seed)
         generator = torch.Generator().manual_seed(seed)
@@ -40,25 +40,20 @@ class Learning:
         self._steps = _Steps(task.optimiser, self.parameters)
 
     def step(self, nodes: Nodes) -> None:
-        batch = self.task.batch
-        numbers = np.stack([self._samplers[node].draw(batch) for node in nodes])
-        inputs, targets = self.task.train.take(torch.from_numpy(numbers))
-        rows = torch.from_numpy(nodes)
-        lying = self._liars[rows]
-        if lying.any():
-            targets = torch.where(lying[:, None], 9 - targets, targets)
         every = len(nodes) == len(self.parameters)
-        flat = (self.parameters if every else self.parameters[rows]).detach().requires_grad_()
-        losses = self._losses(flat, inputs, targets)
-        (gradient,) = torch.autograd.grad(losses.sum(), flat)
-        self._steps.apply(self.parameters, gradient, None if every else rows)
+        rows = None if every else torch.from_numpy(nodes)
+        self._steps.apply(self.parameters, self.gradients(nodes), rows)
 
     def gradients(self, nodes: Nodes) -> Tensor:
-        """(nodes, size): of the next batch, without a step."""
+        """Of the next batch of each, float32 (nodes, size); without a step."""
         numbers = np.stack([self._samplers[node].draw(self.task.batch) for node in nodes])
         inputs, targets = self.task.train.take(torch.from_numpy(numbers))
-        flat = self.parameters[torch.from_numpy(nodes)].detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(self._losses(flat, inputs, targets).sum(), flat)
+        rows = torch.from_numpy(nodes)
+        lying = self._liars[rows].reshape(-1, *[1] * (targets.ndim - 1))
+        targets = torch.where(lying, self.task.model.classes - 1 - targets, targets)
+        flat = self.parameters[rows].detach().requires_grad_()
+        losses = _cross_entropy(self._logits(flat, inputs), targets)
+        (gradient,) = torch.autograd.grad(losses.sum(), flat)
         return gradient
 
     def descend(self, gradient: Tensor) -> None:
@@ -78,9 +73,6 @@ class Learning:
                 accuracy.append(hits.mean(1).numpy())
                 loss.append(_cross_entropy(logits, wanted).double().numpy())
         return Score(np.concatenate(accuracy), np.concatenate(loss))
-
-    def _losses(self, flat: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
-        return _cross_entropy(self._logits(flat, inputs), targets)
 
     def _logits(self, flat: Tensor, inputs: Tensor) -> Tensor:
         pieces = torch.split(flat, self._sizes, dim=1)

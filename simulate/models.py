@@ -19,6 +19,10 @@ class Model(Protocol):
     def shapes(self) -> Shapes:
         """Names and shapes of one model's parameters, in the order of its vector."""
 
+    @property
+    def classes(self) -> int:
+        """How many logits it gives."""
+
     def initial(self, generator: torch.Generator) -> list[Tensor]:
         """One model's initial parameters, of these shapes."""
 
@@ -38,6 +42,10 @@ class Mlp:
     """Fully connected layers with ReLU between.  ``sizes``: inputs, hidden ..., classes."""
 
     sizes: tuple[int, ...]
+
+    @property
+    def classes(self) -> int:
+        return self.sizes[-1]
 
     @property
     def shapes(self) -> Shapes:
@@ -117,6 +125,10 @@ class Gpt:
     width: int = 64
     layers: int = 2
     heads: int = 4
+
+    @property
+    def classes(self) -> int:
+        return self.symbols
 
     @property
     def shapes(self) -> Shapes:

@@ -1,11 +1,19 @@
 """What a run says: the models along the way, and what they cost."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
+from covey.gossip.mixing import norm
 from covey.gossip.quantiser import Floats
 from covey.simulate.workload import Workload
+
+Progress = Callable[[float], None]  # told the share of a run that is done
+
+
+def silently(share: float) -> None:
+    """A ``Progress`` that nobody watches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +55,7 @@ def measure(workload: Workload, vectors: Floats, time_s: float, steps: float, se
     """Score ``vectors``, float32 (nodes, size), and their average."""
     average = vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
     score = workload.score(np.concatenate([vectors, average[None]]))
-    length = float(np.linalg.norm(average.astype(np.float64)))
+    length = norm(average)
     spread = float(np.sqrt(np.square(vectors - average, dtype=np.float64).sum(axis=1).mean()))
     return Point(
         time_s=time_s,

@@ -1,5 +1,6 @@
 """What is simulated: the flock, its network, and what goes wrong."""
 
+import math
 from dataclasses import dataclass, field
 
 from covey.gossip.config import Config
@@ -16,7 +17,7 @@ class Network:
     loss: float = 0.0  # share of exchanges
 
     def __post_init__(self) -> None:
-        if self.latency_s < 0 or self.bytes_per_s <= 0 or not 0 <= self.loss < 1:
+        if not (0 <= self.latency_s < math.inf and self.bytes_per_s > 0 and 0 <= self.loss < 1):
             raise ValueError("latency is at least 0, bandwidth above 0, loss in [0, 1)")
 
 
@@ -28,8 +29,13 @@ class Churn:
     off_s: float
 
     def __post_init__(self) -> None:
-        if self.on_s <= 0 or self.off_s <= 0:
-            raise ValueError("mean times on and off are above 0")
+        if not (0 < self.on_s < math.inf and 0 < self.off_s < math.inf):
+            raise ValueError("mean times on and off are above 0 s")
+
+    @classmethod
+    def parse(cls, text: str) -> "Churn":
+        """Read ``ON:OFF``, seconds.  Raises ValueError."""
+        return cls(*_two_numbers(text))
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +48,11 @@ class Cut:
     def __post_init__(self) -> None:
         if not 0 <= self.begin < self.end <= 1:
             raise ValueError("a cut begins before it ends, both in [0, 1]")
+
+    @classmethod
+    def parse(cls, text: str) -> "Cut":
+        """Read ``BEGIN:END``.  Raises ValueError."""
+        return cls(*_two_numbers(text))
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +67,38 @@ class Attack:
             raise ValueError(f"unknown attack {self.kind!r}; there are {', '.join(ATTACKS)}")
         if not 0 < self.share < 1:
             raise ValueError("the share of attackers is in (0, 1)")
+
+    @classmethod
+    def parse(cls, text: str) -> "Attack":
+        """Read ``KIND`` or ``KIND:SHARE``.  Raises ValueError."""
+        kind, _, share = text.partition(":")
+        return cls(kind, _number(share)) if share else cls(kind)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a number") from None
+
+
+def _two_numbers(text: str) -> tuple[float, float]:
+    first, colon, second = text.partition(":")
+    if not colon:
+        raise ValueError(f"{text!r} is not two numbers with a colon between, like 30:10")
+    return _number(first), _number(second)
+
+
+@dataclass(frozen=True, slots=True)
+class Outer:
+    """The outer step of a baseline that has one (baselines.py): covey's own is in ``config``."""
+
+    momentum: float = 0.9
+    rate: float = 0.7
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.momentum < 1 or not self.rate > 0:
+            raise ValueError("the outer momentum is in [0, 1), the outer rate above 0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +122,7 @@ class Scenario:
     def __post_init__(self) -> None:
         if self.nodes < 1 or self.periods < 1 or self.steps < 1 or self.measures < 1:
             raise ValueError("nodes, periods, steps and measures are at least 1")
-        if self.period_s <= 0 or self.spread < 1:
+        if not (0 < self.period_s < math.inf and 1 <= self.spread < math.inf):
             raise ValueError("the period is above 0 s, the spread at least 1")
 
     @property

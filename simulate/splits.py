@@ -19,14 +19,22 @@ class Split:
     def __post_init__(self) -> None:
         if self.kind not in ("iid", "parts", "dirichlet", "classes", "sizes"):
             raise ValueError(f"unknown split {self.kind!r}: iid, parts, dirichlet, classes, sizes")
-        if self.kind not in ("iid", "parts") and self.value <= 0:
-            raise ValueError(f"a {self.kind} split needs a value above 0")
+        if self.kind in ("iid", "parts") and self.value:
+            raise ValueError(f"the split {self.kind} takes no value")
+        if self.kind not in ("iid", "parts") and not 0 < self.value < np.inf:
+            raise ValueError(f"a {self.kind} split needs a value above 0, as in {self.kind}:2")
+        if self.kind == "classes" and self.value % 1:
+            raise ValueError("a node has a whole number of classes")
 
     @classmethod
     def parse(cls, text: str) -> "Split":
         """Read ``iid``, ``dirichlet:0.1``, ``classes:2`` or ``sizes:8``.  Raises ValueError."""
         kind, _, value = text.partition(":")
-        return cls(kind, float(value) if value else 0.0)
+        try:
+            number = float(value or 0)
+        except ValueError:
+            raise ValueError(f"{value!r} in the split {text!r} is not a number") from None
+        return cls(kind, number)
 
     def __str__(self) -> str:
         return self.kind if not self.value else f"{self.kind}:{self.value:g}"
