@@ -7,7 +7,6 @@ the cheapest algorithm here by far.  A node is in one exchange at a time and x i
 meanwhile.  The messages of one exchange are exchange.py's.
 """
 
-from collections import deque
 from collections.abc import Sequence
 from random import Random
 
@@ -46,7 +45,7 @@ class Pair(Core):
         self._deadline = float("inf")
         self._opened_at = 0.0
         self._patience = Patience()
-        self._answered: deque[tuple[PeerId, bytes]] = deque(maxlen=_REMEMBERED)
+        self._answered: dict[tuple[PeerId, bytes], None] = {}  # oldest first
         self._attempts = 0
         self._asked: set[PeerId] = set()
 
@@ -61,8 +60,9 @@ class Pair(Core):
     def propose(self, candidates: Sequence[PeerId], now: float) -> Outgoing | None:
         if self.busy or not self._due:
             return None
+        present = set(candidates)
         for screen in self._screens:
-            screen.keep(candidates)
+            screen.keep(present)
         peer = self._cycle.next(candidates, self._asked) if self._attempts else None
         if peer is None:
             self._due = 0
@@ -127,7 +127,9 @@ class Pair(Core):
             self._end(self._open, "abandoned", "the peer began another exchange")
         if self.busy or self._patience.refuses(sender, now):
             return Outgoing(sender, Busy(propose.exchange))
-        self._answered.append((sender, propose.exchange))
+        self._answered[sender, propose.exchange] = None
+        if len(self._answered) > _REMEMBERED:
+            del self._answered[next(iter(self._answered))]
         opened = Accepter(sender, propose.exchange, self._side(), self._bounds())
         try:
             message, answer = opened.accept(propose, payload, self._rng.randbytes(16))

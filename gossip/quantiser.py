@@ -90,9 +90,8 @@ def pack_scales(scales: Floats) -> NDArray[np.uint16]:
     return packed
 
 
-def unpack_scales(data: Buffer) -> Floats:
+def unpack_scales(packed: NDArray[np.uint16]) -> Floats:
     """Read ``pack_scales`` back.  Raises Malformed for a negative, absurd or non-finite scale."""
-    packed = np.frombuffer(data, "<u2")
     if packed.size and int(packed.max()) > _LARGEST_PACKED:
         raise Malformed("a scale is negative, absurdly large or not finite")
     scales: Floats = (packed.astype(np.uint32) << np.uint32(16)).view(np.float32)

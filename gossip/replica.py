@@ -41,7 +41,8 @@ class Replica:
         self.momentum: Floats = np.zeros(layout.parameters, np.float32)
         self._unapplied: Floats | None = None  # an increment the learner has yet to apply
         self._movement: Floats = np.zeros(blocks_in(layout.parameters), np.float32)
-        self._history: list[Floats] = []
+        self._history: Floats = np.zeros((_HISTORY, len(self._movement)), np.float32)
+        self._remembered = 0  # exchanges; the latest of them make the history
         self._typical: Floats = np.zeros(blocks_in(layout.parameters), np.float32)
 
     @property
@@ -55,7 +56,7 @@ class Replica:
         np.copyto(self.slow, saved.slow)
         np.copyto(self.momentum, saved.momentum)
         self._movement.fill(0)
-        self._history.clear()
+        self._remembered = 0
         self._typical = np.zeros_like(self._typical)
 
     def learner_has(self, vector: Floats) -> None:
@@ -124,6 +125,8 @@ class Replica:
 
     def remember(self, largest: Floats) -> None:
         """Keep the largest differences of an exchange for ``typical``."""
-        self._history = [*self._history[-(_HISTORY - 1) :], largest]
-        middle = len(self._history) // 2  # of two the larger, to be safe
-        self._typical = np.partition(np.stack(self._history), middle, axis=0)[middle]
+        self._history[self._remembered % _HISTORY] = largest
+        self._remembered += 1
+        known = self._history[: self._remembered]
+        middle = len(known) // 2  # of two the larger, to be safe
+        self._typical = np.partition(known, middle, axis=0)[middle]

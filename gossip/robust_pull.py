@@ -80,8 +80,9 @@ class RobustPull(Core):
     def propose(self, candidates: Sequence[PeerId], now: float) -> Outgoing | None:
         if self.busy or not self._due:
             return None
+        present = set(candidates)
         for screen in self._screens:
-            screen.keep(candidates)
+            screen.keep(present)
         if self._round is None:
             pulls = min(self.config.pulls, len(candidates))
             hostile = tolerated(len(candidates), pulls, self.config.hostile_share)

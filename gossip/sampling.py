@@ -22,6 +22,7 @@ class Cycle:
         self._rng = rng
         self._waiting: list[PeerId] = []  # still to come in this turn, in order
         self._met: list[PeerId] = []  # had in this turn, in the order in which they were returned
+        self._followed: list[PeerId] = []  # the candidates of the last call
 
     def next(self, candidates: Sequence[PeerId], exclude: Collection[PeerId] = ()) -> PeerId | None:
         """The next of ``candidates`` that is not in ``exclude``; None if there is none.
@@ -38,6 +39,9 @@ class Cycle:
         return chosen
 
     def _follow(self, candidates: Sequence[PeerId]) -> None:
+        if self._followed == candidates:
+            return
+        self._followed = list(candidates)
         present = set(candidates)
         self._waiting = [peer for peer in self._waiting if peer in present]
         self._met = [peer for peer in self._met if peer in present]

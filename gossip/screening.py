@@ -10,7 +10,7 @@ of distances in place of the neighbourhood; the median gate keeps a minority of 
 stretching it.
 """
 
-from collections.abc import Collection
+from collections.abc import Set
 from dataclasses import dataclass
 
 from covey.gossip.config import Screening
@@ -65,17 +65,17 @@ class Screen:
         self.scale = 0.0
         self._config = config
         self._distances: dict[PeerId, list[float]] = {}  # whom we met last comes last
+        self._yardstick: tuple[float, float] | None = None  # median and clip quantile, if known
 
     def bound(self) -> Bound:
         """What this node states when an exchange opens; hardly any until there is a history."""
-        votes = self._votes()
-        if len(votes) < self._config.unscreened:
-            return Bound(_FARTHEST, _FARTHEST)
+        if self._yardstick is None:
+            self._yardstick = self._quantiles()
+        median, quantile = self._yardstick
         # A flock that has agreed must not take its next movement for an attack.
         floor = self._config.negligible * self.scale
-        reach = self._config.gate_ratio * max(_quantile(votes, 0.5), floor)
-        clip = max(_quantile(votes, self._config.clip_quantile), floor)
-        return Bound(min(reach, _FARTHEST), min(clip, _FARTHEST))
+        reach = self._config.gate_ratio * max(median, floor)
+        return Bound(min(reach, _FARTHEST), min(max(quantile, floor), _FARTHEST))
 
     def note(self, peer: PeerId, distance: float) -> None:
         """Remember a distance, refused or not: else a swarm that drifted apart never meets again.
@@ -90,17 +90,24 @@ class Screen:
         self._distances[peer] = seen[-self._config.remembered :]
         if len(self._distances) > self._config.remembered:
             del self._distances[next(iter(self._distances))]
+        self._yardstick = None
 
-    def keep(self, peers: Collection[PeerId]) -> None:
+    def keep(self, peers: Set[PeerId]) -> None:
         """Drop the votes of all but ``peers``, as long as enough are left to have a bound."""
+        if self._distances.keys() <= peers:
+            return
         left = {peer: seen for peer, seen in self._distances.items() if peer in peers}
         if sum(len(seen) for seen in left.values()) >= self._config.unscreened:
             self._distances = left
+            self._yardstick = None
 
-    def _votes(self) -> list[float]:
-        """The latest distances, as many of each peer as make up the number remembered; sorted."""
+    def _quantiles(self) -> tuple[float, float]:
+        """Of the latest distances, as many of each peer as make up the number remembered."""
         each = self._config.remembered // max(1, len(self._distances))
-        return sorted(value for seen in self._distances.values() for value in seen[-each:])
+        votes = sorted(value for seen in self._distances.values() for value in seen[-each:])
+        if len(votes) < self._config.unscreened:
+            return _FARTHEST, _FARTHEST
+        return _quantile(votes, 0.5), _quantile(votes, self._config.clip_quantile)
 
 
 def _quantile(ordered: list[float], share: float) -> float:

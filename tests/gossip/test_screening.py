@@ -138,9 +138,9 @@ def test_a_flock_that_agreed_is_not_locked_out_of_itself(distance: float) -> Non
 
 def test_those_who_left_have_no_vote_if_others_have_enough() -> None:
     made = screen(*[1.0, 100.0] * 12, peers=2)
-    made.keep([PEERS[0]])
+    made.keep({PEERS[0]})
     assert made.bound() == Bound(3.0, 1.0)
-    made.keep([])
+    made.keep(set())
     assert made.bound() == Bound(3.0, 1.0), "a hiccup of the network does not open the gate"
 
 
