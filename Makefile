@@ -45,7 +45,11 @@ clean:  ## remove .venv and everything built
 	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# The stamp is newer than the pins, or the set-up runs again; a broken one starts afresh.
-$(STAMP): pyproject.toml constraints.txt deploy/install.sh
+# The stamp is newer than the pins, or the set-up runs again; a broken one starts afresh.  A
+# `pip install .` by hand would leave a copy of covey there instead of the link to this folder (PEP
+# 610 tells which), and the tests would test that.
+LINKED := $(shell grep -ls '"editable": *true' $(VENV)/lib/python3*/site-packages/covey-*.dist-info/direct_url.json)
+.PHONY: unlinked
+$(STAMP): pyproject.toml constraints.txt deploy/install.sh $(if $(LINKED),,unlinked)
 	@PYTHON="$(PYTHON)" bash deploy/install.sh $(VENV)
 	@touch $@

@@ -34,9 +34,16 @@ if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
         "sudo apt-get install python$version-venv"
 fi
 
-echo "covey: setting up $venv with $("$python" --version) (once; torch is the large part)"
-"$python" -m venv --clear "$venv" ||
-    fail "could not make $venv; is $(pwd) writable and the disk not full? (df -h .)"
+pins="pyproject.toml constraints.txt deploy/install.sh"
+# shellcheck disable=SC2086
+if [ -e "$venv/.installed" ] && [ -z "$(find $pins -newer "$venv/.installed")" ] &&
+    "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
+    echo "covey: something else was installed in $venv; putting this folder back"
+else
+    echo "covey: setting up $venv with $("$python" --version) (once; torch is the large part)"
+    "$python" -m venv --clear "$venv" ||
+        fail "could not make $venv; is $(pwd) writable and the disk not full? (df -h .)"
+fi
 
 # One line for each thing pip fetches; the whole log is shown only if it fails.
 if ! "$venv/bin/python" -m pip install --disable-pip-version-check --no-input \

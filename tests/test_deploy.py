@@ -1,5 +1,6 @@
 """What deploy/ and the READMEs say fits together, and every covey command in them exists."""
 
+import os
 import re
 import shlex
 import shutil
@@ -59,6 +60,37 @@ def test_commands_are_found_in_texts() -> None:
     ]
     with pytest.raises(AssertionError, match="--fly"):
         check(["up", "--fly"])
+
+
+def made(folder: Path) -> str:
+    """What ``make install`` would run in ``folder``."""
+    done = subprocess.run(
+        ["make", "--dry-run", "install"], cwd=folder, capture_output=True, text=True, check=True
+    )
+    return done.stdout
+
+
+def test_make_sets_up_again_when_pins_change_or_covey_is_no_longer_linked(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    (tmp_path / "deploy").mkdir()
+    pins = [tmp_path / name for name in ("pyproject.toml", "constraints.txt", "deploy/install.sh")]
+    info = tmp_path / ".venv/lib/python3.12/site-packages/covey-0.1.0.dist-info"
+    info.mkdir(parents=True)
+    for path in (*pins, tmp_path / ".venv/.installed"):
+        path.touch()
+    url = info / "direct_url.json"
+    url.write_text('{"dir_info": {"editable": true}, "url": "file:///here"}')
+    assert "install.sh" not in made(tmp_path)
+    url.write_text('{"dir_info": {}, "url": "file:///here"}')  # as after pip install '.[torch]'
+    assert "install.sh" in made(tmp_path)
+    url.write_text('{"dir_info":{"editable":true},"url":"file:///here"}')
+    assert "install.sh" not in made(tmp_path)
+    stamp = (tmp_path / ".venv/.installed").stat()
+    os.utime(pins[1], (stamp.st_atime + 60, stamp.st_mtime + 60))
+    assert "install.sh" in made(tmp_path)
+    url.unlink()
+    (tmp_path / ".venv/.installed").unlink()
+    assert "install.sh" in made(tmp_path), "the first time"
 
 
 def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
