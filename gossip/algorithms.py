@@ -1,6 +1,7 @@
 """The algorithms by which nodes learn together: the one place that knows them all.
 
     pair         random pairs average (the default): fewest bytes, the mean is preserved
+    push-sum     each sends half of its mass to another: the exact mean over one-way links
     robust-pull  each asks several others and mixes robustly: for swarms with hostile members
 
 All nodes of a swarm need the same; two that differ refuse each other by name (Core.receive).
@@ -11,11 +12,12 @@ from random import Random
 from covey.gossip.config import ALGORITHMS, Config
 from covey.gossip.core import Core
 from covey.gossip.pair import Pair
+from covey.gossip.push_sum import PushSum
 from covey.gossip.robust_pull import RobustPull
 from covey.protocols.identity import PeerId
 from covey.protocols.layout import Layout
 
-_CLASSES: dict[str, type[Core]] = {kind.algorithm: kind for kind in (Pair, RobustPull)}
+_CLASSES: dict[str, type[Core]] = {kind.algorithm: kind for kind in (Pair, PushSum, RobustPull)}
 assert tuple(_CLASSES) == ALGORITHMS
 
 

@@ -109,7 +109,7 @@ class F32:
         return 4 * len(self._x)
 
     def read(self, data: Buffer) -> None:
-        self._theirs = _floats(data, len(self._x))
+        self._theirs = floats(data, len(self._x))
 
     def skip(self) -> None:
         """Nothing is ever unsure."""
@@ -226,7 +226,7 @@ class Mod4:
         return self._quantiser
 
 
-def _floats(data: Buffer, length: int) -> Floats:
+def floats(data: Buffer, length: int) -> Floats:
     """``length`` finite little-endian float32.  Raises Malformed."""
     if len(data) != 4 * length:
         raise Malformed(f"{len(data)} bytes where {4 * length} are due")

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-ALGORITHMS = ("pair", "robust-pull")  # gossip/algorithms.py has a class of each
+ALGORITHMS = ("pair", "push-sum", "robust-pull")  # gossip/algorithms.py has a class of each
 
 
 @dataclass(frozen=True, slots=True)

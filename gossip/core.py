@@ -2,8 +2,8 @@
 
 ``Core`` holds what every algorithm shares, the model above all, and is their one interface; the
 algorithms are modules of their own (algorithms.py lists them).  Message in, at most one answer out:
-``receive`` returns what goes back to the sender.  While ``busy`` x is held still and progress
-waits.  The caller brings the time and the randomness, and calls from one thread at a time:
+``receive`` returns what goes back to the sender.  While ``busy`` the learner's progress waits.  The
+caller brings the time and the randomness, and calls from one thread at a time:
 
     core.progress(...)                       the learner's snapshot
     core.open_period(); while core.due:      the exchanges that follow it at once
@@ -31,7 +31,7 @@ from covey.protocols.layout import Layout
 from covey.protocols.messages import ALGORITHM_OF, ExchangeMessage, Lineage, Refuse
 
 # The reasons that Refuse may give; a peer does not name our counters.
-_REFUSALS = ("algorithm", "not_ready", "lineage", "codec", "abandoned")
+_REFUSALS = ("algorithm", "not_ready", "lineage", "codec", "abandoned", "implausible")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ class Core(ABC):
     @property
     @abstractmethod
     def busy(self) -> bool:
-        """Whether x is held still for an exchange that is under way."""
+        """Whether an exchange is under way that progress and the period's end must wait for."""
 
     @property
     def due(self) -> int:

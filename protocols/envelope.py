@@ -30,6 +30,8 @@ _KINDS: dict[str, type[ExchangeMessage]] = {
         messages.Refuse,
         messages.Pull,
         messages.Pulled,
+        messages.Push,
+        messages.Pushed,
     )
 }
 

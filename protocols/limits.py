@@ -25,6 +25,7 @@ PEERS_PER_PROBE_MAX = 32  # peers introduced in one probe answer
 PEERS_MAX = 1024  # peers a node remembers
 UNVERIFIED_MAX = 256  # addresses known but never authenticated (mDNS spoofing bound)
 
+PUSH_WEIGHT_MAX = 1  # of one push, in nodes' worth; a node's own is 1 on average
 AGE_MAX = 2**62 - 1  # outer steps
 
 REPLAY_WINDOW = 1024  # sequence numbers below the highest that may still arrive

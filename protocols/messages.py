@@ -213,10 +213,38 @@ class Pulled:
         _check_exchange(self.nonce)
 
 
-ExchangeMessage = Propose | Accept | Commit | More | Settled | Busy | Refuse | Pull | Pulled
+@dataclass(frozen=True, slots=True)
+class Push:
+    """A part of the sender's mass.  Payload: its vector, little-endian float32."""
+
+    exchange: bytes  # 16 random bytes, the same when the push is repeated
+    weight: float
+    lineage: Lineage
+
+    def __post_init__(self) -> None:
+        _check_exchange(self.exchange)
+        if not 0.0 < self.weight <= limits.PUSH_WEIGHT_MAX:
+            raise ValueError("a weight is out of range")
+
+
+@dataclass(frozen=True, slots=True)
+class Pushed:
+    """Answer to Push: it was taken in, now or when it came first."""
+
+    exchange: bytes
+    distance: float  # between the two vectors, parameters only
+
+    def __post_init__(self) -> None:
+        _check_exchange(self.exchange)
+        _check_distances(self.distance)
+
+
+ExchangeMessage = (
+    Propose | Accept | Commit | More | Settled | Busy | Refuse | Pull | Pulled | Push | Pushed
+)
 
 # The messages that open an exchange, each with the algorithm (gossip/algorithms.py) it is of.
-ALGORITHM_OF: dict[type, str] = {Propose: "pair", Pull: "robust-pull"}
+ALGORITHM_OF: dict[type, str] = {Propose: "pair", Pull: "robust-pull", Push: "push-sum"}
 
 
 def _check_exchange(value: bytes) -> None:

@@ -28,7 +28,7 @@ def test_the_configuration_names_it(name: str) -> None:
 
 def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
     with pytest.raises(
-        ValueError, match="unknown algorithm 'pairs'; there are 'pair', 'robust-pull'"
+        ValueError, match="unknown algorithm 'pairs'; there are 'pair', 'push-sum', 'robust-pull'"
     ):
         Config(algorithm="pairs")
 

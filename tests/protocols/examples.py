@@ -15,6 +15,8 @@ from covey.protocols.messages import (
     Propose,
     Pull,
     Pulled,
+    Push,
+    Pushed,
     Refuse,
     Settled,
     Standing,
@@ -55,5 +57,7 @@ EXCHANGE: list[ExchangeMessage] = [
     Refuse(b"e" * 16, "codec", "unknown codec 'zip'"),
     Pull(b"e" * 16, "mod4", LINEAGE),
     Pulled(b"e" * 16, b"n" * 16),
+    Push(b"e" * 16, 0.5, LINEAGE),
+    Pushed(b"e" * 16, 0.25),
 ]
 MESSAGES: list[Any] = [STANDING, StateOffer(b"d" * 32, 4096, LINEAGE, 7), *EXCHANGE]
