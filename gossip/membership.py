@@ -3,8 +3,8 @@
 Theory of operation.  Every node probes the others itself and believes only what it heard itself,
 from an authenticated peer.  It is SWIM (Das, Gupta, Motivala 2002) without hearsay: nobody can talk
 a peer to death, so nothing has to be refuted.  Load is constant: at most ``probes_per_s`` probes a
-second (probing.py).  With n others each is probed once in ``interval_s`` = max(1 s, n/4 s), and is
-heard from as often again; whoever missed a probe is probed every second until that is clear.
+second (probing.py).  With n others each is heard from once in ``interval_s`` = max(1 s, n/4 s), by
+its probe or its answer in turn; whoever missed a probe is probed every second until that is clear.
 
     HEARD      a probe, an answer or a hello, of the boot that is known by its ``instance``
     RESTARTED  the same, of another boot
@@ -212,6 +212,8 @@ class Membership:
                 return []
         if event in TRANSITIONS[record.life]:
             changes += self._accept(record, event, standing, now)
+            if rtt_s is None and record.life is Life.ALIVE:
+                self._pacer.called(record.target, now, self.interval_s)
         return changes + self._look(record, now)
 
     def missed(self, peer: PeerId, now: float) -> list[Change]:

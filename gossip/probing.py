@@ -1,5 +1,8 @@
 """Whom to probe when, and how long to wait: the earliest due first, at a bounded rate.
 
+A probe and its answer tell each side how the other is, so of a pair one side at a time probes: who
+was probed is due next, a little before the one who did.  Should it fail to, the other goes on.
+
 Every peer has its own due time, jittered so that nodes started together drift apart.  If more are
 due than the rate allows, all of them wait alike, so nobody is starved: with n peers of periods p_i
 and a rate r, each is probed at the latest after 1.1 p_i + n / r.
@@ -15,6 +18,7 @@ from random import Random
 from covey.protocols.identity import PeerId
 
 _JITTER = 0.1  # of a period
+_SOONER = 0.85  # of an interval, after which who was probed probes: for all jitter before the other
 _DOUBLINGS_MAX = 8
 
 
@@ -25,6 +29,7 @@ class Target:
     peer: PeerId
     due: float
     began_at: float | None = None
+    probed_at: float = -math.inf  # when the last probe began
     rtt_s: float | None = None  # smoothed
     spread_s: float = 0.0
     unanswered: int = 0  # probes in a row
@@ -65,7 +70,7 @@ class Pacer:
         due = sorted((t for t in targets if self._free_at(t) <= now), key=attrgetter("due"))
         chosen = due[: sum(began + 1.0 <= now for began in self._began)]
         for target in chosen:
-            target.began_at = now
+            target.began_at = target.probed_at = now
             self._began.append(now)
         return chosen
 
@@ -73,6 +78,12 @@ class Pacer:
         """When ``take`` returns somebody next; inf if there are no targets."""
         due = min(map(self._free_at, targets), default=math.inf)
         return max(due, self._began[0] + 1.0)
+
+    def called(self, target: Target, now: float, interval_s: float) -> None:
+        """``target`` has probed us: our probe of it may wait, but for two intervals at most, so
+        that one whose probes come through while its answers do not is still asked."""
+        waits_until = now + self.jittered(_SOONER * interval_s)
+        target.due = max(target.due, min(waits_until, target.probed_at + 2 * interval_s))
 
     def jittered(self, period_s: float) -> float:
         return period_s * self._rng.uniform(1 - _JITTER, 1 + _JITTER)

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import replace
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 import pytest
 
@@ -62,7 +62,47 @@ def test_three_nodes_meet_and_stay(three: World) -> None:
             assert 0.001 <= member.rtt_s <= 0.01
             assert three.now - member.heard_at < 1.2
             probed = [at for at, peer in node.probed if peer == other.peer]
-            assert max(b - a for a, b in pairwise(probed)) < 1.2
+            assert max(b - a for a, b in pairwise(probed)) < 2.2
+
+
+def test_of_a_pair_one_side_at_a_time_probes(three: World) -> None:
+    """Both learn as much from one probe, so each is heard from as often, for fewer probes."""
+    three.run(600.0)
+    for a, b in combinations(three.nodes.values(), 2):
+        probes = [(at, a) for at, peer in a.probed if peer == b.peer]
+        probes += [(at, b) for at, peer in b.probed if peer == a.peer]
+        probes = sorted((at, by.peer) for at, by in probes if at > 10.0)
+        assert max(late - early for (early, _), (late, _) in pairwise(probes)) < 1.2
+        assert len(probes) < 1.25 * 620.0, "2 * 620 if both sides probed once a second"
+        in_turn = sum(one != other for (_, one), (_, other) in pairwise(probes))
+        assert in_turn > 0.95 * len(probes)
+
+
+def test_one_side_that_never_probes_is_probed_by_the_other() -> None:
+    """As a peer of another version, or one that is too busy: it is found dead as soon as any."""
+    membership = lone()
+    membership.heard(peer_id(1), standing(), 0.0, 0.001)
+    now, probed = 0.0, []
+    while now < 60.0:
+        now = max(now + 0.001, membership.deadline())
+        assert membership.tick(now) == []
+        for peer in membership.to_probe(now):
+            probed.append(now)
+            membership.heard(peer, standing(), now, 0.001)
+    assert max(b - a for a, b in pairwise(probed)) < 1.2
+
+
+def test_who_always_calls_is_still_asked() -> None:
+    """Its probes come through, which says nothing of its answers to ours."""
+    membership = lone()
+    now, probed = 0.0, []
+    while now < 60.0:
+        membership.heard(peer_id(1), standing(), now)
+        if membership.to_probe(now):
+            probed.append(now)
+            membership.missed(peer_id(1), now + 0.01)
+        now += 0.1
+    assert max(b - a for a, b in pairwise(probed)) < 2.2
 
 
 def test_lossy_network_kills_nobody() -> None:

@@ -73,6 +73,22 @@ def test_timeout_follows_the_measured_times() -> None:
     assert target.timeout_s(1.0, 5.0) == 1.0
 
 
+def test_who_was_called_waits_but_not_for_long() -> None:
+    pace, target = pacer(), Target(peer_id(1), due=5.0)
+    pace.called(target, 4.0, interval_s=10.0)
+    assert target.due == 5.0, "never probed: its time is not known"
+    assert pace.take([target], 5.0) == [target]
+    target.answered(0.1)
+    target.due = 15.0
+    pace.called(target, 14.0, interval_s=10.0)
+    assert 14.0 + 7.65 <= target.due <= 14.0 + 9.35
+    for now in (18.0, 24.0):
+        pace.called(target, now, interval_s=10.0)
+        assert target.due == 25.0
+    pace.called(target, 1.0, interval_s=10.0)
+    assert target.due == 25.0, "it only waits longer"
+
+
 def test_jitter_is_a_tenth() -> None:
     pace = pacer()
     periods = [pace.jittered(10.0) for _ in range(1000)]

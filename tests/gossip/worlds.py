@@ -194,6 +194,7 @@ class Crowd:
         self.log: list[tuple[float, Change]] = []
         self.probed: list[tuple[float, PeerId]] = []
         self._calls: list[tuple[float, PeerId]] = []
+        self._not_before: dict[PeerId, float] = {}  # whoever was probed calls that much later
         self.others = [peer_id(number) for number in range(1, size + 1)]
         for peer in self.others:
             self._say(self.membership.heard(peer, standing(), 0.0))
@@ -212,9 +213,11 @@ class Crowd:
             called_at, caller = self._calls[0]
             self.now = max(self.now, min(called_at, self.membership.deadline(), until))
             if self.now == called_at:
-                again = self.now + self.interval_s * self.rng.uniform(0.9, 1.1)
+                early = self.now < (again := self._not_before.get(caller, 0.0))
+                if not early:
+                    again = self.now + self.interval_s * self.rng.uniform(0.9, 1.1)
                 heapq.heapreplace(self._calls, (again, caller))
-                if caller not in self.silent:
+                if not early and caller not in self.silent:
                     self._say(self.membership.heard(caller, standing(), self.now))
             self._say(self.membership.tick(self.now))
             for peer in self.membership.to_probe(self.now):
@@ -223,6 +226,8 @@ class Crowd:
                     self._say(self.membership.missed(peer, self.now))
                 else:
                     self._say(self.membership.heard(peer, standing(), self.now, 0.001))
+                    pause_s = self.interval_s * self.rng.uniform(0.765, 0.935)
+                    self._not_before[peer] = self.now + pause_s
 
     def lives(self, peer: PeerId) -> list[tuple[float, Life]]:
         return [(at, change.after) for at, change in self.log if change.peer == peer]
