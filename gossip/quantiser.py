@@ -116,10 +116,11 @@ class Quantiser:
 
     def __init__(self, x: Floats, scales: Floats, seed: int) -> None:
         self._x = x
-        scales = np.where(scales < _SMALLEST, np.float32(0), scales)
+        usable = scales >= _SMALLEST
         self.steps: Floats = scales * STEP_PER_SCALE
-        self._inverse = np.zeros_like(self.steps)
-        np.divide(np.float32(1), self.steps, out=self._inverse, where=self.steps > 0)
+        self.steps *= usable
+        self._inverse = np.zeros(len(scales), np.float32)
+        np.divide(np.float32(1), self.steps, out=self._inverse, where=usable)
         self._seed = seed & 0xFFFFFFFF
         self._difference = np.zeros((len(scales), BLOCK), np.int16)
         self._first: Buffer = b""  # layer 0 as written: most blocks are read against it alone

@@ -27,6 +27,9 @@ class PeerId:
         if len(self.key) != 32:
             raise ValueError(f"a peer id is 32 bytes, not {len(self.key)}")
 
+    def __hash__(self) -> int:  # ids are looked up all the time, and bytes know their hash
+        return hash(self.key)
+
     @cached_property
     def text(self) -> str:
         """All 63 characters: eight groups of seven."""

@@ -155,8 +155,10 @@ class Resident:
             self._waiting.append(lambda: self._ask(then))
             return
         self.disguise()
-        partners = self._world.partners(self) if self.up else ()
-        out = self.core.propose(partners, self._now) if self.core.due else None
+        out = None
+        if self.core.due:
+            partners = self._world.partners(self) if self.up else ()
+            out = self.core.propose(partners, self._now)
         if out is None:
             then()
             return

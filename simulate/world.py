@@ -14,12 +14,11 @@ from covey.simulate.attackers import Attacker, attackers_of, unbounded
 from covey.simulate.carrier import Carrier
 from covey.simulate.resident import Resident
 from covey.simulate.result import Point, Progress, Result, measure, silently
+from covey.simulate.roster import Oracle
 from covey.simulate.scenario import Churn, Scenario
 from covey.simulate.workload import Workload
 
 _FOUNDER = b"f" * 32  # all begin with the same weights
-_EVERYBODY = 64  # up to so many nodes are known to everyone; beyond, a node knows …
-_VIEW = 24  # … so many, drawn anew each period
 _SETTLE_S = 60.0  # the longest that settling takes
 
 
@@ -43,7 +42,7 @@ class World:
         self.residents = [self._settle_in(number) for number in range(scenario.nodes)]
         self._taking_part = [resident for resident in self.residents if resident.up]
         self._by_id = {resident.core.me: resident for resident in self.residents}
-        self._views: dict[int, Sequence[PeerId]] = {}
+        self._roster = Oracle(self.residents, self._reaches, self._rng)
         self._speeds = self._draw_speeds()
         self._due = np.zeros(scenario.nodes, np.int64)  # steps, also of those who were off
         self._steps = np.zeros(scenario.nodes, np.int64)  # done
@@ -89,7 +88,7 @@ class World:
         def begin() -> None:
             if self.agenda.now >= self.scenario.duration_s:
                 return
-            self._views.pop(resident.number, None)
+            self._roster.renew(resident)
             resident.begin_period()
             following = due + self.scenario.period_s
             self.agenda.at(following, self._period(resident, following))
@@ -108,29 +107,18 @@ class World:
     # --- the network as residents see it ---------------------------------------------------------
 
     def partners(self, resident: Resident) -> Sequence[PeerId]:
-        if resident.number not in self._views:
-            self._views[resident.number] = self._view(resident)
-        return [peer for peer in self._views[resident.number] if self._reaches(resident, peer)]
+        return self._roster.partners(resident)
 
     def send(self, sender: Resident, out: Outgoing) -> None:
         called = self._by_id[out.peer]
-        reaches = lambda: self._reaches(sender, called.core.me)  # noqa: E731
-        self._carrier.converse(sender, called, out, reaches)
+        self._carrier.converse(sender, called, out, lambda: self._reaches(sender, called))
 
-    def _view(self, resident: Resident) -> Sequence[PeerId]:
-        count = self.scenario.nodes
-        if count <= _EVERYBODY:
-            others = [other for other in self.residents if other is not resident]
-        else:
-            drawn = self._rng.sample(range(count), _VIEW + 1)
-            others = [self.residents[k] for k in drawn if k != resident.number][:_VIEW]
-        return [other.core.me for other in others]
-
-    def _reaches(self, resident: Resident, peer: PeerId) -> bool:
-        other = self._by_id[peer]
-        cut, share = self.scenario.cut, self.agenda.now / self.scenario.duration_s
-        apart = (resident.number + other.number) % 2 == 1
-        return other.up and not (cut and apart and cut.begin <= share < cut.end)
+    def _reaches(self, resident: Resident, other: Resident) -> bool:
+        cut = self.scenario.cut
+        if cut is None or (resident.number + other.number) % 2 == 0:
+            return other.up
+        share = self.agenda.now / self.scenario.duration_s
+        return other.up and not cut.begin <= share < cut.end
 
     def _go_off_later(self, resident: Resident, churn: Churn) -> None:
         def off() -> None:
