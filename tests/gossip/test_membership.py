@@ -69,9 +69,12 @@ def test_of_a_pair_one_side_at_a_time_probes(three: World) -> None:
     """Both learn as much from one probe, so each is heard from as often, for fewer probes."""
     three.run(600.0)
     for a, b in combinations(three.nodes.values(), 2):
-        probes = [(at, a) for at, peer in a.probed if peer == b.peer]
-        probes += [(at, b) for at, peer in b.probed if peer == a.peer]
-        probes = sorted((at, by.peer) for at, by in probes if at > 10.0)
+        probes = sorted(
+            (at, by.peer)
+            for by, of in ((a, b), (b, a))
+            for at, peer in by.probed
+            if peer == of.peer and at > 10.0
+        )
         assert max(late - early for (early, _), (late, _) in pairwise(probes)) < 1.2
         assert len(probes) < 1.25 * 620.0, "2 * 620 if both sides probed once a second"
         in_turn = sum(one != other for (_, one), (_, other) in pairwise(probes))
