@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from covey.simulate.experiment import BASELINE_NAMES
 from covey.simulate.learning import Learning
 from covey.simulate.result import Point, Progress, Result, measure, silently
 from covey.simulate.scenario import Outer, Scenario
@@ -181,17 +182,17 @@ class SparseLoCo(Baseline):
         super().__init__(scenario, workload, outer)
         size = self.x.shape[1]
         self._chunks = -(-size // _CHUNK)
-        self._error = torch.zeros(len(self.x), self._chunks * _CHUNK)
+        self.error = torch.zeros(len(self.x), self._chunks * _CHUNK)
 
     def sync(self) -> None:
         nodes, size = self.x.shape
-        self._error.mul_(self.feedback)
-        self._error[:, :size] += self.slow - self.x
-        chunks = self._error.reshape(nodes, self._chunks, _CHUNK)
+        self.error.mul_(self.feedback)
+        self.error[:, :size] += self.slow - self.x
+        chunks = self.error.reshape(nodes, self._chunks, _CHUNK)
         kept = torch.zeros_like(chunks)
         places = chunks.abs().topk(_KEPT, dim=-1).indices
         kept.scatter_(-1, places, _two_bits(chunks.gather(-1, places)))
-        self._error -= kept.reshape(nodes, -1)
+        self.error -= kept.reshape(nodes, -1)
         self.slow.sub_(kept.reshape(nodes, -1).mean(0)[:size])
         self.x.copy_(self.slow)
         # Everyone's message reaches everyone; counted as what a node receives, which all-gather
@@ -221,3 +222,4 @@ BASELINES: dict[str, type[Baseline]] = {
     "push3": Push3,
     "sparseloco": SparseLoCo,
 }
+assert tuple(BASELINES) == BASELINE_NAMES

@@ -21,7 +21,7 @@ class Carrier:
         self._network = network
         self._agenda = agenda
         self._rng = rng
-        self._wire = Wire()
+        self.wire = Wire()
 
     def converse(
         self, caller: Resident, called: Resident, out: Outgoing, reaches: Callable[[], bool]
@@ -78,6 +78,6 @@ class Carrier:
 
     def _transfer(self, sender: Resident, out: Outgoing) -> float:
         """Count the message; the seconds until it is there."""
-        size = self._wire.size(out)
+        size = self.wire.size(out)
         sender.sent += size
         return self._network.latency_s + size / self._network.bytes_per_s

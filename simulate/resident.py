@@ -14,7 +14,7 @@ from covey.gossip.core import Core, Outgoing
 from covey.gossip.quantiser import Floats
 from covey.protocols.errors import RemoteError
 from covey.protocols.identity import PeerId
-from covey.protocols.messages import Busy, Propose
+from covey.protocols.messages import ALGORITHM_OF, Busy, Propose
 from covey.simulate.agenda import Agenda
 
 _BUSY_WAIT_S = 0.02  # before asking the next peer after one was busy, at least
@@ -53,6 +53,11 @@ class Resident:
         self._moved = False
         self._waiting: deque[Callable[[], None]] = deque()  # for an exchange to end
         self._apart: dict[PeerId, float] = {}
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether no period and no exchange is under way."""
+        return not (self._in_period or self._waiting or self.core.busy)
 
     # --- the learner's side ----------------------------------------------------------------------
 
@@ -121,7 +126,7 @@ class Resident:
         """Answer a peer's message.  Raises RemoteError."""
         if self._waiting and isinstance(out.message, Propose):
             return Outgoing(sender, Busy(out.message.exchange))  # our own work must not starve
-        if isinstance(out.message, Propose) and not self.core.busy:
+        if type(out.message) in ALGORITHM_OF and not self.core.busy:
             self.disguise()
         try:
             answer = self.core.receive(sender, out.message, bytes(out.payload), self._now)
@@ -185,6 +190,8 @@ class Resident:
     def _wake(self) -> None:
         if self._waiting and not self.core.busy:
             self._waiting.popleft()()
+            if self._waiting and not self.core.busy:  # what was done keeps nobody else waiting
+                self._later(0.0, self._wake)
 
     def _when_idle(self, call: Callable[[], None]) -> None:
         if self.core.busy:

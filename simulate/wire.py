@@ -1,11 +1,12 @@
 """How many bytes a message takes on the wire, its signed envelope included, without signing it.
 
-Signing costs more than everything else a small simulation does, and its length is always the same.
+Hashing and signing would cost more than the rest of a small simulation, and their length is known.
 """
 
 from dataclasses import dataclass, field
 
 from covey.gossip.core import Outgoing
+from covey.protocols import packing
 from covey.protocols.envelope import Scope, Sealer
 from covey.protocols.identity import Identity
 
@@ -14,15 +15,15 @@ _SCOPE = Scope(bytes(32), bytes(32))
 
 @dataclass
 class Wire:
-    """Sizes of messages: a sealed one of each kind is measured once."""
+    """Sizes of messages: one envelope of each kind is sealed and measured."""
 
-    _headers: dict[tuple[type, int], int] = field(default_factory=dict)
+    _envelopes: dict[tuple[type, int], int] = field(default_factory=dict)
 
     def size(self, out: Outgoing) -> int:
         """In bytes, header, signature and payload; TLS and HTTP come on top."""
-        payload = len(out.payload)
-        key = type(out.message), payload.bit_length()
-        if key not in self._headers:
+        payload, message = len(out.payload), len(packing.pack(packing.to_map(out.message)))
+        key = type(out.message), payload.bit_length()  # decides how the length is packed
+        if key not in self._envelopes:
             sealer = Sealer(Identity(bytes(32)), bytes(16))
-            self._headers[key] = len(sealer.seal(_SCOPE, out.message, out.payload))
-        return self._headers[key] + payload
+            self._envelopes[key] = len(sealer.seal(_SCOPE, out.message, out.payload)) - message
+        return self._envelopes[key] + message + payload

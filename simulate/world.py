@@ -19,7 +19,8 @@ from covey.simulate.scenario import Churn, Scenario
 from covey.simulate.workload import Workload
 
 _FOUNDER = b"f" * 32  # all begin with the same weights
-_SETTLE_S = 60.0  # the longest that settling takes
+_PATIENCE_S = 60.0  # the longest that each part of the end takes
+_LOOK_S = 0.1
 
 
 def peer_id(number: int) -> PeerId:
@@ -37,7 +38,7 @@ class World:
         self.agenda = Agenda()
         self._workload = workload
         self._rng = Random(f"world {scenario.seed}")
-        self._carrier = Carrier(scenario.network, self.agenda, Random(f"net {scenario.seed}"))
+        self.carrier = Carrier(scenario.network, self.agenda, Random(f"net {scenario.seed}"))
         self._attackers = attackers_of(scenario)
         self.residents = [self._settle_in(number) for number in range(scenario.nodes)]
         self._taking_part = [resident for resident in self.residents if resident.up]
@@ -111,7 +112,7 @@ class World:
 
     def send(self, sender: Resident, out: Outgoing) -> None:
         called = self._by_id[out.peer]
-        self._carrier.converse(sender, called, out, lambda: self._reaches(sender, called))
+        self.carrier.converse(sender, called, out, lambda: self._reaches(sender, called))
 
     def _reaches(self, resident: Resident, other: Resident) -> bool:
         cut = self.scenario.cut
@@ -156,20 +157,24 @@ class World:
         """Training is over: the last snapshots, then exchanges without training."""
         for resident in self._taking_part:
             resident.up = True
-        self.agenda.run(self.agenda.now + self.scenario.period_s)  # ends what is under way
+        self._wait_until(lambda resident: resident.at_rest)  # else a snapshot would be skipped
         for resident in self._taking_part:
             resident.begin_period()
-        self.agenda.run(self.agenda.now + self.scenario.period_s)
+        self._wait_until(lambda resident: resident.at_rest)
         config = self.scenario.config
         rounds = config.settle_exchanges if self.scenario.settle else 0
         for resident in self._taking_part:
             resident.settle(rounds)
-        until = self.agenda.now + _SETTLE_S
-        while self.agenda.now < until and not all(r.settled for r in self._taking_part):
-            self.agenda.run(self.agenda.now + 1.0)
+        self._wait_until(lambda resident: resident.settled)
         for resident in self._taking_part:
             resident.finish()
         self._measure()
+
+    def _wait_until(self, true: Callable[[Resident], bool]) -> None:
+        """Without training, and not for ever."""
+        until = self.agenda.now + _PATIENCE_S
+        while self.agenda.now < until and not all(map(true, self._taking_part)):
+            self.agenda.run(self.agenda.now + _LOOK_S)
 
     # --- measuring -------------------------------------------------------------------------------
 

@@ -1,0 +1,101 @@
+"""One run that can be repeated: a task, how its data is dealt, what learns it, in which world.
+
+Imports are inside the functions: an experiment can be described where torch is not installed.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from covey.simulate.result import Progress, Result, silently
+from covey.simulate.scenario import Outer, Scenario
+from covey.simulate.splits import Split
+
+if TYPE_CHECKING:
+    from covey.simulate.learning import Learning
+
+# Of baselines.py.
+BASELINE_NAMES = (
+    "isolated",
+    "central",
+    "allreduce",
+    "average",
+    "diloco",
+    "pair-average",
+    "noloco",
+    "push1",
+    "push3",
+    "sparseloco",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """Its result is the same to the bit on each run of one version on one machine."""
+
+    scenario: Scenario = field(default_factory=Scenario)
+    task: str = "digits"  # tasks.py
+    split: Split = Split()  # noqa: RUF009  (frozen)
+    baseline: str = ""  # instead of the scenario's algorithm
+    outer: Outer | None = None  # of the baseline, if not its usual one
+
+    def __post_init__(self) -> None:
+        if self.baseline and self.baseline not in BASELINE_NAMES:
+            known = ", ".join(BASELINE_NAMES)
+            raise ValueError(f"unknown baseline {self.baseline!r}; there are {known}")
+        if self.outer and self.baseline not in ("diloco", "noloco"):
+            raise ValueError(f"{self.baseline or 'covey'} has no baseline's outer step")
+        scenario, calm = self.scenario, Scenario()
+        if self.baseline and scenario != replace(
+            scenario,
+            spread=calm.spread,
+            network=calm.network,
+            churn=None,
+            cut=None,
+            attack=None,
+            config=calm.config,
+        ):
+            raise ValueError(
+                f"{self.baseline} is a baseline: it runs in lock-step and without troubles, so it "
+                "has no spread, network, churn, cut, attack or setting of covey's own algorithms"
+            )
+        if self.task.startswith("text") and self.split.kind in ("dirichlet", "classes"):
+            raise ValueError(f"text has no labels to split by; {self.split.kind} needs them")
+
+    @property
+    def algorithm(self) -> str:
+        return self.baseline or self.scenario.config.algorithm
+
+    def run(self) -> Result:
+        """Raises OSError or ValueError if the task cannot be had."""
+        return self.prepare()(silently)
+
+    def prepare(self) -> Callable[[Progress], Result]:
+        """Fetch the task's data and set everything up; what runs it.
+
+        Raises OSError or ValueError if the task cannot be had.
+        """
+        import torch
+
+        # The order of a sum decides its last bits.
+        torch.set_num_threads(1)
+        torch.use_deterministic_algorithms(True)
+        if self.baseline:
+            from covey.simulate.baselines import BASELINES
+
+            kind = BASELINES[self.baseline]
+            workload = self._learning(Split() if kind.pooled else self.split)
+            return kind(self.scenario, workload, self.outer).run
+        from covey.simulate.world import World
+
+        return World(self.scenario, self._learning(self.split)).run
+
+    def _learning(self, split: Split) -> "Learning":
+        from covey.simulate.attackers import attackers_of
+        from covey.simulate.learning import Learning
+        from covey.simulate.tasks import load
+
+        scenario = self.scenario
+        flip = scenario.attack is not None and scenario.attack.kind == "flip"
+        liars = attackers_of(scenario) if flip else ()
+        return Learning(load(self.task), scenario.nodes, split, scenario.seed, liars)
