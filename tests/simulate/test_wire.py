@@ -1,0 +1,56 @@
+"""Sizes on the wire, against messages that are really sealed."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from covey.gossip.core import Outgoing
+from covey.protocols.envelope import Scope, Sealer
+from covey.protocols.identity import Identity, PeerId
+from covey.protocols.messages import (
+    Accept,
+    Busy,
+    Commit,
+    ExchangeMessage,
+    Lineage,
+    Propose,
+    Refuse,
+    Settled,
+)
+from covey.simulate.wire import Wire
+
+NAME = b"e" * 16
+PEER = PeerId(b"p" * 32)
+
+
+def sealed(message: ExchangeMessage, payload: bytes) -> int:
+    identity, scope = Identity(b"i" * 32), Scope(b"s" * 32, b"l" * 32)
+    return len(Sealer(identity, b"b" * 16).seal(scope, message, payload)) + len(payload)
+
+
+def propose(age: int) -> Propose:
+    return Propose(NAME, "mod4", Lineage(b"f" * 32, age), 1.5, 0.5)
+
+
+@given(st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 70_000)), min_size=1, max_size=8))
+def test_a_size_is_that_of_the_sealed_message(drawn: list[tuple[int, int]]) -> None:
+    wire = Wire()  # remembers envelopes from one message to the next
+    for age, length in drawn:
+        for message in (propose(age), Commit(NAME), Accept(NAME, NAME, age + 0.5, 1.0)):
+            payload = bytes(length)
+            assert wire.size(Outgoing(PEER, message, payload)) == sealed(message, payload)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        Busy(NAME),
+        Settled(NAME, 0.5),
+        Refuse(NAME, "lineage"),
+        Refuse(NAME, "lineage", "far behind"),
+    ],
+)
+def test_answers_without_payload_count_too(message: ExchangeMessage) -> None:
+    wire = Wire()
+    wire.size(Outgoing(PEER, Refuse(NAME, "algorithm", "another of these, and longer")))
+    assert wire.size(Outgoing(PEER, message)) == sealed(message, b"")
