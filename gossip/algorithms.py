@@ -2,6 +2,7 @@
 
     pair         random pairs average (the default): fewest bytes, the mean is preserved
     push-sum     each sends half of its mass to another: the exact mean over one-way links
+    relay        one model visits the nodes in turn: few nodes, slow links, like data
     robust-pull  each asks several others and mixes robustly: for swarms with hostile members
 
 All nodes of a swarm need the same; two that differ refuse each other by name (Core.receive).
@@ -13,11 +14,13 @@ from covey.gossip.config import ALGORITHMS, Config
 from covey.gossip.core import Core
 from covey.gossip.pair import Pair
 from covey.gossip.push_sum import PushSum
+from covey.gossip.relay import Relay
 from covey.gossip.robust_pull import RobustPull
 from covey.protocols.identity import PeerId
 from covey.protocols.layout import Layout
 
-_CLASSES: dict[str, type[Core]] = {kind.algorithm: kind for kind in (Pair, PushSum, RobustPull)}
+_ALL: tuple[type[Core], ...] = (Pair, PushSum, Relay, RobustPull)
+_CLASSES = {kind.algorithm: kind for kind in _ALL}
 assert tuple(_CLASSES) == ALGORITHMS
 
 

@@ -2,7 +2,12 @@
 
 from dataclasses import dataclass
 
-ALGORITHMS = ("pair", "push-sum", "robust-pull")  # gossip/algorithms.py has a class of each
+ALGORITHMS = (
+    "pair",
+    "push-sum",
+    "relay",
+    "robust-pull",
+)  # see algorithms.py
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ from covey.protocols.layout import Layout
 from covey.protocols.messages import ALGORITHM_OF, ExchangeMessage, Lineage, Refuse
 
 # The reasons that Refuse may give; a peer does not name our counters.
-_REFUSALS = ("algorithm", "not_ready", "lineage", "codec", "abandoned", "implausible")
+_REFUSALS = ("algorithm", "not_ready", "lineage", "codec", "abandoned", "implausible", "outdated")
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,8 @@ class Replica:
         self.slow: Floats = np.zeros(layout.parameters, np.float32)
         self.momentum: Floats = np.zeros(layout.parameters, np.float32)
         self._unapplied: Floats | None = None  # an increment the learner has yet to apply
+        self._apart = True  # the learner trains on from elsewhere than x
+        self._joins = False  # with the outstanding increment it will be at x
         self._movement: Floats = np.zeros(blocks_in(layout.parameters), np.float32)
         self._history: Floats = np.zeros((_HISTORY, len(self._movement)), np.float32)
         self._remembered = 0  # exchanges; the latest of them make the history
@@ -52,7 +54,7 @@ class Replica:
 
     def restore(self, saved: Saved) -> None:
         """Begin, or go on from a checkpoint.  The arrays are copied; no history is kept."""
-        np.copyto(self.x, saved.x)
+        self._jump(saved.x)
         np.copyto(self.slow, saved.slow)
         np.copyto(self.momentum, saved.momentum)
         self._movement.fill(0)
@@ -63,20 +65,34 @@ class Replica:
         """The learner was given, or said it holds, exactly ``vector``."""
         np.copyto(self.learner, vector)
         self._unapplied = None
+        self._apart = self._joins = False
 
-    def progress(self, snapshot: Floats, applied: bool) -> bool:
+    def replace(self, vector: Floats) -> None:
+        """Go on from another model, which the learner has yet to be given by an increment."""
+        self._jump(vector)
+        self.rest()
+
+    def trains_on(self, applied: bool) -> bool:
+        """Whether the learner's steps since its last snapshot began at x, or near it: at least the
+        last of them if the increment that took it there was ``applied`` meanwhile."""
+        return not self._apart or (applied and self._joins)
+
+    def progress(self, snapshot: Floats, applied: bool, counts: bool = True) -> bool:
         """Add what the learner did since its last snapshot; whether it was finite.
 
         ``applied``: the outstanding increment is already part of ``snapshot``.  A snapshot that is
-        not finite changes nothing.
+        not finite changes nothing; of one that does not count only the place is noted.
         """
         if not mixing.finite(snapshot):
             return False
         if applied:
             self.applied()
-        split = self.parameters
-        self._movement += block_max(snapshot[:split], self.learner[:split])
-        mixing.add_difference(self.x, snapshot, self.learner)
+        if counts:
+            split = self.parameters
+            self._movement += block_max(snapshot[:split], self.learner[:split])
+            mixing.add_difference(self.x, snapshot, self.learner)
+        else:
+            self._apart, self._joins = True, False
         np.copyto(self.learner, snapshot)
         return True
 
@@ -85,6 +101,7 @@ class Replica:
         if self._unapplied is not None:
             self.learner += self._unapplied
             self._unapplied = None
+            self._apart = self._apart and not self._joins
 
     def increment(self, out: Floats) -> bool:
         """Write x - learner into ``out``, which stays untouched until ``applied``.
@@ -93,8 +110,9 @@ class Replica:
         """
         assert self._unapplied is None, "the last increment is not applied yet"
         if not mixing.subtract(self.x, self.learner, out):
+            self._apart = False
             return False
-        self._unapplied = out
+        self._unapplied, self._joins = out, True
         return True
 
     @property
@@ -111,6 +129,10 @@ class Replica:
         np.copyto(self.slow, self.x[: self.parameters])
         self.momentum.fill(0)
         self._movement.fill(0)
+
+    def _jump(self, vector: Floats) -> None:
+        np.copyto(self.x, vector)
+        self._apart, self._joins = True, False
 
     def movement(self) -> Floats:
         """Largest movement of each block by the learner since the last outer step.

@@ -32,6 +32,10 @@ _KINDS: dict[str, type[ExchangeMessage]] = {
         messages.Pulled,
         messages.Push,
         messages.Pushed,
+        messages.Handover,
+        messages.Taken,
+        messages.Onward,
+        messages.Noted,
     )
 }
 

@@ -214,6 +214,72 @@ class Pulled:
 
 
 @dataclass(frozen=True, slots=True)
+class Turn:
+    """Where a model that is handed on is on its way: how often it was, since it was issued for the
+    ``number``-th time, as ``origin`` (random).  A node that has had none is before all others."""
+
+    number: int = 0
+    origin: bytes = b""
+    hop: int = 0
+
+    def __post_init__(self) -> None:
+        if len(self.origin) not in (0, 16):
+            raise ValueError("an origin is 16 bytes")
+        if not (0 <= self.number <= limits.AGE_MAX and 0 <= self.hop <= limits.AGE_MAX):
+            raise ValueError("a number or hop is out of range")
+
+    @property
+    def generation(self) -> tuple[int, bytes]:
+        """Of two models of one swarm the one of the higher generation stands."""
+        return self.number, self.origin
+
+
+@dataclass(frozen=True, slots=True)
+class Handover:
+    """The model is yours now.  Payload: its vector, little-endian float32."""
+
+    exchange: bytes  # 16 random bytes
+    turn: Turn
+    lineage: Lineage  # its age: the periods in which it was trained
+
+    def __post_init__(self) -> None:
+        _check_exchange(self.exchange)
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """Answer to Handover: the sender need only watch."""
+
+    exchange: bytes
+    distance: float  # between the two vectors, parameters only
+
+    def __post_init__(self) -> None:
+        _check_exchange(self.exchange)
+        _check_distances(self.distance)
+
+
+@dataclass(frozen=True, slots=True)
+class Onward:
+    """The model that you handed to the sender has been handed on."""
+
+    exchange: bytes
+    turn: Turn
+
+    def __post_init__(self) -> None:
+        _check_exchange(self.exchange)
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """Answer to Onward."""
+
+    exchange: bytes
+
+    def __post_init__(self) -> None:
+        _check_exchange(self.exchange)
+
+
+@dataclass(frozen=True, slots=True)
 class Push:
     """A part of the sender's mass.  Payload: its vector, little-endian float32."""
 
@@ -240,11 +306,20 @@ class Pushed:
 
 
 ExchangeMessage = (
-    Propose | Accept | Commit | More | Settled | Busy | Refuse | Pull | Pulled | Push | Pushed
+    (Propose | Accept | Commit | More | Settled | Busy | Refuse)
+    | (Pull | Pulled)
+    | (Push | Pushed)
+    | (Handover | Taken | Onward | Noted)
 )
 
 # The messages that open an exchange, each with the algorithm (gossip/algorithms.py) it is of.
-ALGORITHM_OF: dict[type, str] = {Propose: "pair", Pull: "robust-pull", Push: "push-sum"}
+ALGORITHM_OF: dict[type, str] = {
+    Propose: "pair",
+    Pull: "robust-pull",
+    Push: "push-sum",
+    Handover: "relay",
+    Onward: "relay",
+}
 
 
 def _check_exchange(value: bytes) -> None:

@@ -166,3 +166,41 @@ def test_the_typical_difference_is_a_median_of_the_last_nine() -> None:
     assert made.typical().max() == 108
     made.restore(made.saved)
     assert not made.typical().any()
+
+
+def test_who_was_given_another_model_trains_on_from_it_later() -> None:
+    replica = Replica(LAYOUT)
+    size = LAYOUT.size
+    replica.restore(Saved.fresh(np.zeros(size, np.float32), LAYOUT.parameters))
+    assert not replica.trains_on(applied=False), "the learner has not been given it"
+    replica.learner_has(replica.x)
+    assert replica.trains_on(applied=False)
+    out = np.empty(size, np.float32)
+    replica.progress(np.ones(size, np.float32), applied=False)
+    replica.replace(np.full(size, 5, np.float32))
+    assert not replica.momentum.any()
+    assert np.array_equal(replica.slow, replica.x[: LAYOUT.parameters])
+    assert not replica.trains_on(applied=True)
+    assert replica.progress(np.full(size, 2, np.float32), applied=False, counts=False)
+    assert np.array_equal(replica.x, np.full(size, 5, np.float32)), "a step from elsewhere"
+    assert replica.increment(out)
+    assert not replica.trains_on(applied=False)
+    assert replica.trains_on(applied=True)
+    replica.progress(np.full(size, 6, np.float32), applied=True)
+    assert np.array_equal(replica.x, np.full(size, 6, np.float32))
+    assert replica.trains_on(applied=False)
+    replica.replace(replica.x.copy())
+    assert not replica.increment(out), "it is the same"
+    assert replica.trains_on(applied=False)
+
+
+def test_an_increment_from_before_does_not_take_the_learner_to_another_model() -> None:
+    replica = Replica(LAYOUT)
+    out = np.empty(LAYOUT.size, np.float32)
+    replica.learner_has(replica.x)
+    replica.x[:] = 1
+    assert replica.increment(out)
+    replica.replace(np.full(LAYOUT.size, 5, np.float32))
+    assert not replica.trains_on(applied=True)
+    replica.applied()
+    assert not replica.trains_on(applied=False)

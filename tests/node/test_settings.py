@@ -87,7 +87,7 @@ def test_the_environment_gives_lists_and_switches(home: Home) -> None:
         ("exchanges = 1.5", "whole number"),
         ("outer_rate = true", "is not a number"),
         ("outer_rate = nan", "between"),
-        ("algorithm = 'pairs'", "is not one of pair, push-sum, robust-pull"),
+        ("algorithm = 'pairs'", "is not one of pair, push-sum, relay, robust-pull"),
         ("codec = 'mod5'", "is not one of mod4, f32"),
         ("name = ", "not valid TOML"),
     ],

@@ -8,9 +8,12 @@ from covey.protocols.messages import (
     Busy,
     Commit,
     ExchangeMessage,
+    Handover,
     Introduction,
     Lineage,
     More,
+    Noted,
+    Onward,
     Phase,
     Propose,
     Pull,
@@ -21,6 +24,8 @@ from covey.protocols.messages import (
     Settled,
     Standing,
     StateOffer,
+    Taken,
+    Turn,
 )
 
 SECRET = bytes(range(32))
@@ -59,5 +64,9 @@ EXCHANGE: list[ExchangeMessage] = [
     Pulled(b"e" * 16, b"n" * 16),
     Push(b"e" * 16, 0.5, LINEAGE),
     Pushed(b"e" * 16, 0.25),
+    Handover(b"e" * 16, Turn(2, b"o" * 16, 5), LINEAGE),
+    Taken(b"e" * 16, 0.25),
+    Onward(b"e" * 16, Turn(2, b"o" * 16, 6)),
+    Noted(b"e" * 16),
 ]
 MESSAGES: list[Any] = [STANDING, StateOffer(b"d" * 32, 4096, LINEAGE, 7), *EXCHANGE]
