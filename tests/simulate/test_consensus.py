@@ -14,18 +14,22 @@ from covey.simulate.world import World
 PLAIN = OuterStep(momentum=0.0, rate=1.0)  # averaging alone
 
 
-def run(nodes: int, codec: str, noise: float = 0.0, seed: int = 0) -> tuple[Consensus, Result]:
+def run(
+    nodes: int, codec: str, noise: float = 0.0, seed: int = 0, periods: int = 8
+) -> tuple[Consensus, Result]:
     config = Config(codec=codec, outer=PLAIN)
-    scenario = Scenario(nodes=nodes, periods=8, steps=1, measures=8, config=config, seed=seed)
+    scenario = Scenario(
+        nodes=nodes, periods=periods, steps=1, measures=periods, config=config, seed=seed
+    )
     workload = Consensus(nodes, 96, seed, noise)
     return workload, World(scenario, workload).run()
 
 
-def test_all_begin_at_one_vector_and_scatter_with_the_first_step() -> None:
+def test_all_begin_at_zero_and_scatter_with_the_first_step() -> None:
     workload = Consensus(500, 64, 1)
     first = workload.vectors.copy()
-    assert (first == first[0]).all()
-    assert workload.score(first).loss.max() < 1e-6
+    assert not first.any()
+    assert not workload.score(first).loss.any()
     some = np.arange(0, 500, 2)
     workload.step(some)
     moved = workload.vectors - first
@@ -67,5 +71,5 @@ def test_noise_keeps_it_apart() -> None:
 
 
 def test_a_seed_is_a_run_to_the_bit() -> None:
-    one, other, third = (run(70, "mod4", 0.1, seed)[0].vectors for seed in (5, 5, 6))
+    one, other, third = (run(66, "mod4", 0.1, seed, 2)[0].vectors for seed in (5, 5, 6))
     assert one.tobytes() == other.tobytes() != third.tobytes()

@@ -1,0 +1,46 @@
+"""Bytes do not depend on the size of the flock; the time to agree grows like its logarithm."""
+
+import math
+
+import numpy as np
+import pytest
+
+from covey.simulate import scaling
+from covey.simulate.result import Point
+from covey.simulate.scaling import Cost
+
+
+def test_agreement_takes_time_like_log_n() -> None:
+    costs = [scaling.measure(nodes, 25) for nodes in (16, 40, 100)]
+    a, b = scaling.fit(costs)
+    assert 1.0 < b < 2.2, "periods per doubling"
+    for cost in costs:
+        assert cost.periods == pytest.approx(a + b * math.log2(cost.nodes), rel=0.03)
+        assert cost.bytes_per_period == pytest.approx(costs[0].bytes_per_period, rel=0.02)
+
+
+def test_bytes_per_node_are_those_of_a_small_flock() -> None:
+    small, large = (scaling.measure(nodes, 5) for nodes in (16, 1024))
+    assert large.bytes_per_period == pytest.approx(small.bytes_per_period, rel=0.02)
+    assert 1000 < large.bytes_per_period < 3000, "one exchange proposed and one answered, signed"
+    assert math.isnan(large.periods), "not yet"
+
+
+def test_the_fit_is_of_the_logarithm() -> None:
+    costs = [Cost(nodes, 1.0, 5 + 1.5 * math.log2(nodes)) for nodes in (16, 256, 10_000)]
+    assert scaling.fit(costs) == pytest.approx((5, 1.5))
+
+
+def test_agreement_is_found_between_periods() -> None:
+    def point(apart: float) -> Point:
+        return Point(0, 0, 0, 0, 0, 0, 0, 0, apart)
+
+    apart = 4.0 * np.exp2(-np.arange(12.0))
+    found = scaling._agreed([point(value) for value in apart])
+    assert found == pytest.approx(1 + math.log2(4.0 / 0.01)), "the first point is after a period"
+
+
+def test_rows_hold_each_size_against_all() -> None:
+    rows = list(scaling.rows((8, 16, 32), periods=24))
+    assert [row.setting.split(",")[0] for row in rows] == ["n = 8", "n = 16", "n = 32"] * 2
+    assert max(row.difference for row in rows) < 0.05
