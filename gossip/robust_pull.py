@@ -2,10 +2,14 @@
 
 Epidemic learning by pulling (RPEL, 2025): liars cannot flood, since each node chooses whom it asks;
 own and pulled vectors are mixed by nearest-neighbour mixing and a trimmed mean (aggregation.py),
-and the outer step closes the period as for pairs.  Whatever a minority within each round's bound
-sends, a node stays near what the honest sent; should chance draw more liars once, the gate of
-screening.py bounds what they do.  It costs ``pulls`` times the bytes of a pair exchange, and the
-mean is preserved in expectation only: choose it when more than a tenth of the members may lie.
+and the outer step closes the period as for pairs.  Our own part in the mixing is x as the last
+period left it, and the learner's progress is added to the outcome: nodes do not move at the same
+time, so to a trimmed mean whoever has just moved looks like a liar, and nobody would get anywhere.
+
+Whatever a minority within each round's bound sends, a node stays near what the honest sent; should
+chance draw more liars once, the gate of screening.py bounds what they do.  It costs ``pulls`` times
+the bytes of a pair exchange, and the mean is preserved in expectation only: choose it when more
+than a tenth of the members may lie.
 
     puller  ── Pull(scales) ──────────────────► (its x is read, not locked)
             ◄──────── Pulled(scales, layer 0) ──
@@ -19,16 +23,18 @@ from random import Random
 
 import numpy as np
 
+from covey.gossip import mixing
 from covey.gossip.aggregation import robust_mean, tolerated
 from covey.gossip.codecs import Buffer, Coder, coder, scales_size, split
 from covey.gossip.config import Config
 from covey.gossip.core import Core, Outcome, Outgoing, refusal
 from covey.gossip.quantiser import RANGE_PER_SCALE, Floats
+from covey.gossip.replica import Saved
 from covey.gossip.sampling import Cycle
 from covey.protocols.errors import RemoteError, Unsupported
 from covey.protocols.identity import PeerId
 from covey.protocols.layout import Layout
-from covey.protocols.messages import ExchangeMessage, Pull, Pulled, Refuse
+from covey.protocols.messages import ExchangeMessage, Lineage, Pull, Pulled, Refuse
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +70,7 @@ class RobustPull(Core):
         self._cycle = Cycle(rng)
         self._open: _Asked | None = None
         self._round: _Round | None = None
+        self._base = self.replica.x.copy()  # x without the progress of this period
 
     @property
     def busy(self) -> bool:
@@ -73,9 +80,14 @@ class RobustPull(Core):
         self._due = self.config.exchanges if exchanges is None else exchanges
         self._round = None
 
+    def restore(self, saved: Saved, lineage: Lineage) -> None:
+        super().restore(saved, lineage)
+        np.copyto(self._base, self.replica.x)
+
     def close_period(self, alone: bool) -> None:
         self._round = None
         super().close_period(alone)
+        np.copyto(self._base, self.replica.x)
 
     def propose(self, candidates: Sequence[PeerId], now: float) -> Outgoing | None:
         if self.busy or not self._due:
@@ -189,10 +201,12 @@ class RobustPull(Core):
         vectors = asking.vectors
         refused = len(asking.largest) - len(vectors)  # these were liars, as far as anyone can tell
         hostile = min(max(asking.hostile - refused, 0), len(vectors) // 2)
-        middle, x = self.replica.parameters, self.replica.x
-        robust_mean(x[:middle], [vector[:middle] for vector in vectors], hostile)
+        middle, mixed = self.replica.parameters, self._base.copy()
+        robust_mean(mixed[:middle], [vector[:middle] for vector in vectors], hostile)
         # Buffers on their own: a vector may be honest in one part only.
-        robust_mean(x[middle:], [vector[middle:] for vector in vectors], hostile)
+        robust_mean(mixed[middle:], [vector[middle:] for vector in vectors], hostile)
+        mixing.add_difference(self.replica.x, mixed, self._base)
+        self._base = mixed
         # A liar's differences must not make our scales coarser than an honest one's may.
         honest = np.sort(asking.largest, axis=0)[-1 - asking.hostile]
         for largest in asking.largest:

@@ -36,6 +36,8 @@ def round_of(flock: "Flock", core: Core) -> None:
 def test_a_round_is_the_robust_mean_of_all_pulled(flocks: Flocks, size: int) -> None:
     config = replace(EXACT, pulls=20)  # more than there are: everybody
     flock = flocks(size, 150, 30, config, seed=size).scattered(0.1)
+    for core in flock.cores:
+        core.close_period(alone=True)
     before = [core.replica.x.copy() for core in flock.cores]
     round_of(flock, flock.cores[0])
     own = before[0].copy()
@@ -47,6 +49,18 @@ def test_a_round_is_the_robust_mean_of_all_pulled(flocks: Flocks, size: int) -> 
         assert np.array_equal(core.replica.x, x), "who is asked does not move"
     assert [o.reason for o in flock.outcomes] == [""] * (size - 1)
     assert flock.cores[0].due == 0
+
+
+def test_who_alone_has_moved_keeps_its_progress(flocks: Flocks) -> None:
+    """To a trimmed mean of where all are now it would be the liar."""
+    flock = flocks(9, 150, 30, EXACT, seed=2).scattered(0.0)
+    core = flock.cores[0]
+    before, moved = core.replica.x.copy(), flock.moves(0.1)[0]
+    flock.learn(core, moved)
+    core.open_period(2)
+    while flock.propose(core):
+        flock.run()
+    assert np.allclose(core.replica.x, before + moved, atol=1e-6)
 
 
 def test_it_asks_as_many_as_configured_and_replaces_who_fails(flocks: Flocks) -> None:
