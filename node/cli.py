@@ -263,6 +263,19 @@ def demo(nodes: int, seed: int, as_json: bool) -> int:
     return run(nodes, as_json, seed)
 
 
+@cli.command(
+    add_help_option=False,
+    context_settings={"ignore_unknown_options": True, "help_option_names": []},
+)
+@click.argument("arguments", metavar="[OPTIONS]", nargs=-1, type=click.UNPROCESSED)
+def simulate(arguments: tuple[str, ...]) -> None:
+    """Simulate many nodes in one process, in virtual time."""
+    # A program of its own: it needs torch, which a node never loads.
+    argv = [sys.executable, "-P", "-m", "covey.simulate", *arguments]
+    sys.stdout.flush()
+    os.execv(sys.executable, argv)
+
+
 @cli.command(epilog=_examples("covey version", "covey version --json"))
 @_json_option
 def version(as_json: bool) -> None:

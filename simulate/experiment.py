@@ -13,8 +13,11 @@ from covey.simulate.splits import Split
 
 if TYPE_CHECKING:
     from covey.simulate.learning import Learning
+    from covey.simulate.workload import Workload
 
-# Of baselines.py.
+_VECTOR, _VECTOR_MAX = 256, 10**6  # elements
+
+# Of baselines.py, which needs torch.
 BASELINE_NAMES = (
     "isolated",
     "central",
@@ -34,7 +37,7 @@ class Experiment:
     """Its result is the same to the bit on each run of one version on one machine."""
 
     scenario: Scenario = field(default_factory=Scenario)
-    task: str = "digits"  # tasks.py
+    task: str = "digits"  # of tasks.py, or consensus[:SIZE], vectors without training
     split: Split = Split()  # noqa: RUF009  (frozen)
     baseline: str = ""  # instead of the scenario's algorithm
     outer: Outer | None = None  # of the baseline, if not its usual one
@@ -61,6 +64,8 @@ class Experiment:
             )
         if self.task.startswith("text") and self.split.kind in ("dirichlet", "classes"):
             raise ValueError(f"text has no labels to split by; {self.split.kind} needs them")
+        if _vectors(self.task) and (self.baseline or self.split != Split() or self._flips):
+            raise ValueError("consensus is without training: no baselines, no split, no labels")
 
     @property
     def algorithm(self) -> str:
@@ -75,27 +80,47 @@ class Experiment:
 
         Raises OSError or ValueError if the task cannot be had.
         """
-        import torch
-
-        # The order of a sum decides its last bits.
-        torch.set_num_threads(1)
-        torch.use_deterministic_algorithms(True)
         if self.baseline:
             from covey.simulate.baselines import BASELINES
 
             kind = BASELINES[self.baseline]
-            workload = self._learning(Split() if kind.pooled else self.split)
-            return kind(self.scenario, workload, self.outer).run
+            learning = self._learning(Split() if kind.pooled else self.split)
+            return kind(self.scenario, learning, self.outer).run
         from covey.simulate.world import World
 
-        return World(self.scenario, self._learning(self.split)).run
+        return World(self.scenario, self._workload()).run
+
+    @property
+    def _flips(self) -> bool:
+        attack = self.scenario.attack
+        return attack is not None and attack.kind == "flip"
+
+    def _workload(self) -> "Workload":
+        if size := _vectors(self.task):
+            from covey.simulate.consensus import Consensus
+
+            return Consensus(self.scenario.nodes, size, self.scenario.seed)
+        return self._learning(self.split)
 
     def _learning(self, split: Split) -> "Learning":
+        import torch
+
         from covey.simulate.attackers import attackers_of
         from covey.simulate.learning import Learning
         from covey.simulate.tasks import load
 
-        scenario = self.scenario
-        flip = scenario.attack is not None and scenario.attack.kind == "flip"
-        liars = attackers_of(scenario) if flip else ()
-        return Learning(load(self.task), scenario.nodes, split, scenario.seed, liars)
+        # The order of a sum decides its last bits.
+        torch.set_num_threads(1)
+        torch.use_deterministic_algorithms(True)
+        liars = attackers_of(self.scenario) if self._flips else ()
+        return Learning(load(self.task), self.scenario.nodes, split, self.scenario.seed, liars)
+
+
+def _vectors(task: str) -> int:
+    """The size of ``consensus``'s vectors, or of ``consensus:SIZE``; 0 for other tasks."""
+    name, _, size = task.partition(":")
+    if name != "consensus":
+        return 0
+    if size and not (size.isdecimal() and 0 < int(size) <= _VECTOR_MAX):
+        raise ValueError(f"consensus needs a vector of 1 to {_VECTOR_MAX} elements, not {size!r}")
+    return int(size or _VECTOR)

@@ -12,6 +12,7 @@ import pytest
 
 from covey.node.cli import cli
 from covey.node.settings import PEER_PORT
+from covey.simulate.cli import simulate
 
 ROOT = Path(__file__).resolve().parent.parent
 DEPLOY = ROOT / "deploy"
@@ -35,7 +36,7 @@ def commands_of(text: str) -> list[list[str]]:
 
 def check(words: list[str]) -> None:
     """Fail unless click knows the command and the options before a script's name."""
-    command = cli.commands[words[0]]
+    command = simulate if words[0] == "simulate" else cli.commands[words[0]]
     assert isinstance(command, click.Command)
     known = {name for option in command.params for name in option.opts}
     for word in words[1:]:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 LAB = Invite("lab", b"l" * 32, ("10.0.0.1:17700",))
 COMMANDS = ("up", "run", "join", "invite", "status", "peers", "demo", "events", "stop", "version")
+PROGRAMS = (*COMMANDS, "simulate")  # which is one of its own
 Covey = Callable[..., tuple[int, str, str]]
 
 
@@ -65,7 +66,7 @@ def test_every_command_has_help_with_examples(
 def test_help_lists_the_commands_and_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["--help"]) == 0
     out = capsys.readouterr().out
-    assert all(command in out for command in COMMANDS)
+    assert all(command in out for command in PROGRAMS)
     assert "3 not running, 4 degraded" in out
 
 
@@ -308,6 +309,15 @@ def test_quick_commands_load_nothing_heavy(node: "FakeNode", command: str) -> No
     argv = [sys.executable, "-c", LOADED, command, *home]
     done = subprocess.run(argv, check=True, capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "loaded"
+
+
+@pytest.mark.parametrize(("option", "code"), [("-h", 0), ("--help", 0), ("--nodes=0", 2)])
+def test_simulate_is_a_program_of_its_own(option: str, code: int) -> None:
+    argv = [sys.executable, "-P", "-m", "covey.node", "simulate", option]
+    done = subprocess.run(argv, check=False, capture_output=True, text=True)
+    assert done.returncode == code
+    assert (done.stdout + done.stderr).startswith("Usage: covey simulate [OPTIONS]")
+    assert bool(done.stdout) == (code == 0)
 
 
 def test_a_closed_pipe_is_not_a_traceback(node: "FakeNode") -> None:
