@@ -13,6 +13,7 @@ from covey.gossip.config import OuterStep
 from covey.gossip.quantiser import Floats, block_max, blocks_in
 from covey.protocols.layout import Layout
 
+_THERE, _NEAR, _ELSEWHERE = 0, 1, 2  # at x, or some steps away that did not count; at another model
 _HISTORY = 9  # exchanges whose largest differences make the typical one of a block
 
 
@@ -40,8 +41,8 @@ class Replica:
         self.slow: Floats = np.zeros(layout.parameters, np.float32)
         self.momentum: Floats = np.zeros(layout.parameters, np.float32)
         self._unapplied: Floats | None = None  # an increment the learner has yet to apply
-        self._apart = True  # the learner trains on from elsewhere than x
-        self._joins = False  # with the outstanding increment it will be at x
+        self._apart = _ELSEWHERE  # where the learner trains on from
+        self._joins = False  # the outstanding increment takes it to x
         self._movement: Floats = np.zeros(blocks_in(layout.parameters), np.float32)
         self._history: Floats = np.zeros((_HISTORY, len(self._movement)), np.float32)
         self._remembered = 0  # exchanges; the latest of them make the history
@@ -65,7 +66,7 @@ class Replica:
         """The learner was given, or said it holds, exactly ``vector``."""
         np.copyto(self.learner, vector)
         self._unapplied = None
-        self._apart = self._joins = False
+        self._apart, self._joins = _THERE, False
 
     def replace(self, vector: Floats) -> None:
         """Go on from another model, which the learner has yet to be given by an increment."""
@@ -73,9 +74,12 @@ class Replica:
         self.rest()
 
     def trains_on(self, applied: bool) -> bool:
-        """Whether the learner's steps since its last snapshot began at x, or near it: at least the
-        last of them if the increment that took it there was ``applied`` meanwhile."""
-        return not self._apart or (applied and self._joins)
+        """Whether the learner's steps since its last snapshot were taken at x, or near it.
+
+        It adds an increment between two of them; if that was ``applied`` meanwhile, those before
+        it count too, but they must not have been taken at another model.
+        """
+        return self._apart - (applied and self._joins) <= _THERE
 
     def progress(self, snapshot: Floats, applied: bool, counts: bool = True) -> bool:
         """Add what the learner did since its last snapshot; whether it was finite.
@@ -92,7 +96,7 @@ class Replica:
             self._movement += block_max(snapshot[:split], self.learner[:split])
             mixing.add_difference(self.x, snapshot, self.learner)
         else:
-            self._apart, self._joins = True, False
+            self._apart, self._joins = max(self._apart, _NEAR), False
         np.copyto(self.learner, snapshot)
         return True
 
@@ -101,7 +105,8 @@ class Replica:
         if self._unapplied is not None:
             self.learner += self._unapplied
             self._unapplied = None
-            self._apart = self._apart and not self._joins
+            self._apart = max(self._apart - self._joins, _THERE)
+            self._joins = False
 
     def increment(self, out: Floats) -> bool:
         """Write x - learner into ``out``, which stays untouched until ``applied``.
@@ -110,7 +115,7 @@ class Replica:
         """
         assert self._unapplied is None, "the last increment is not applied yet"
         if not mixing.subtract(self.x, self.learner, out):
-            self._apart = False
+            self._apart = _THERE
             return False
         self._unapplied, self._joins = out, True
         return True
@@ -132,7 +137,7 @@ class Replica:
 
     def _jump(self, vector: Floats) -> None:
         np.copyto(self.x, vector)
-        self._apart, self._joins = True, False
+        self._apart, self._joins = _ELSEWHERE, False
 
     def movement(self) -> Floats:
         """Largest movement of each block by the learner since the last outer step.

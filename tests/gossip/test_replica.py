@@ -168,39 +168,44 @@ def test_the_typical_difference_is_a_median_of_the_last_nine() -> None:
     assert not made.typical().any()
 
 
-def test_who_was_given_another_model_trains_on_from_it_later() -> None:
-    replica = Replica(LAYOUT)
-    size = LAYOUT.size
-    replica.restore(Saved.fresh(np.zeros(size, np.float32), LAYOUT.parameters))
-    assert not replica.trains_on(applied=False), "the learner has not been given it"
-    replica.learner_has(replica.x)
-    assert replica.trains_on(applied=False)
-    out = np.empty(size, np.float32)
-    replica.progress(np.ones(size, np.float32), applied=False)
-    replica.replace(np.full(size, 5, np.float32))
-    assert not replica.momentum.any()
-    assert np.array_equal(replica.slow, replica.x[: LAYOUT.parameters])
-    assert not replica.trains_on(applied=True)
-    assert replica.progress(np.full(size, 2, np.float32), applied=False, counts=False)
-    assert np.array_equal(replica.x, np.full(size, 5, np.float32)), "a step from elsewhere"
-    assert replica.increment(out)
-    assert not replica.trains_on(applied=False)
-    assert replica.trains_on(applied=True)
-    replica.progress(np.full(size, 6, np.float32), applied=True)
-    assert np.array_equal(replica.x, np.full(size, 6, np.float32))
-    assert replica.trains_on(applied=False)
-    replica.replace(replica.x.copy())
-    assert not replica.increment(out), "it is the same"
-    assert replica.trains_on(applied=False)
+def test_who_is_given_another_model_trains_on_from_it_later() -> None:
+    made, out = replica(), np.empty(LAYOUT.size, np.float32)
+    assert made.trains_on(applied=False)
+    made.replace(vector(1))
+    assert not made.momentum.any()
+    assert np.array_equal(made.slow, vector(1)[: LAYOUT.parameters])
+    assert made.increment(out)
+    assert not made.trains_on(applied=False)
+    assert not made.trains_on(applied=True), "it stepped at the old one before it added this"
+    assert made.progress(vector(2), applied=True, counts=False)
+    assert np.array_equal(made.x, vector(1)), "what does not count moves nothing"
+    assert np.array_equal(made.learner, vector(2))
+    assert made.increment(out)
+    assert not made.trains_on(applied=False)
+    assert made.trains_on(applied=True), "near it before, at it since"
+    assert made.progress(made.learner + out + 1, applied=True)
+    assert np.allclose(made.x, vector(1) + 1, atol=1e-5)
+    assert made.trains_on(applied=False)
 
 
 def test_an_increment_from_before_does_not_take_the_learner_to_another_model() -> None:
-    replica = Replica(LAYOUT)
-    out = np.empty(LAYOUT.size, np.float32)
-    replica.learner_has(replica.x)
-    replica.x[:] = 1
-    assert replica.increment(out)
-    replica.replace(np.full(LAYOUT.size, 5, np.float32))
-    assert not replica.trains_on(applied=True)
-    replica.applied()
-    assert not replica.trains_on(applied=False)
+    made, out = replica(), np.empty(LAYOUT.size, np.float32)
+    made.x += 1
+    assert made.increment(out)
+    made.replace(vector(1))
+    made.applied()
+    assert made.increment(out)
+    made.applied()
+    assert not made.trains_on(applied=False)
+
+
+def test_who_is_where_it_was_sent_trains_on_from_there() -> None:
+    made, out = replica(), np.empty(LAYOUT.size, np.float32)
+    made.replace(made.x.copy())
+    assert not made.trains_on(applied=False)
+    assert not made.increment(out)
+    assert made.trains_on(applied=False)
+    made.restore(Saved.fresh(vector(1), LAYOUT.parameters))
+    assert not made.trains_on(applied=False)
+    made.learner_has(made.x)
+    assert made.trains_on(applied=False)
