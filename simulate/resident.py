@@ -12,13 +12,16 @@ import numpy as np
 
 from covey.gossip.core import Core, Outgoing
 from covey.gossip.quantiser import Floats
+from covey.gossip.verdict import Verdict
 from covey.protocols.errors import RemoteError
 from covey.protocols.identity import PeerId
-from covey.protocols.messages import ALGORITHM_OF, Busy, Propose
+from covey.protocols.messages import ALGORITHM_OF, Busy, Lineage, Propose
 from covey.simulate.agenda import Agenda
 
 _BUSY_WAIT_S = 0.02  # before asking the next peer after one was busy, at least
 _SETTLE_GAP_S = 0.02
+_REST_S = 4.0  # until a peer is asked again that let us wait
+_JUDGED = ("", "implausible", "undecoded")  # outcomes that tell how far apart two are
 
 
 class Surroundings(Protocol):
@@ -53,6 +56,8 @@ class Resident:
         self._moved = False
         self._waiting: deque[Callable[[], None]] = deque()  # for an exchange to end
         self._apart: dict[PeerId, float] = {}
+        self._unready: dict[PeerId, float] = {}  # until when a peer is not asked
+        self.verdict = Verdict()
 
     @property
     def at_rest(self) -> bool:
@@ -76,16 +81,29 @@ class Resident:
         """A snapshot: x takes in its progress and the period's exchanges follow."""
         if self.up and not self._in_period:
             self._in_period = True
-            self._when_idle(self._progress)
+            self.when_idle(self._progress)
 
     def finish(self) -> None:
         """Set the model to what the node has: training is over."""
         np.copyto(self.vector, self.core.replica.x)
         self.core.replica.learner_has(self.vector)
 
+    def when_idle(self, call: Callable[[], None]) -> None:
+        """Call as soon as no exchange is open."""
+        if self.core.busy:
+            self._waiting.append(call)
+        else:
+            call()
+
+    def adopt(self, vector: Floats, lineage: Lineage) -> None:
+        """Go on with a peer's model; the learner trains on meanwhile."""
+        self.core.begin(vector, lineage)
+        self.verdict.clear()
+        self._moved = True
+
     def _progress(self) -> None:
         self.core.progress(self.vector, applied=True)
-        self._alone = not self._world.partners(self)
+        self._alone = not self._partners()
         self.core.open_period()
         self._ask(self._close)
 
@@ -101,7 +119,7 @@ class Resident:
         self._apart.clear()
 
         def again(left: int) -> None:
-            partners = self._world.partners(self)
+            partners = self._partners()
             if not left or not partners or self._agrees(partners):
                 self.settled = True
                 return
@@ -111,9 +129,16 @@ class Resident:
         def rested(left: int) -> None:
             self.core.replica.rest()
             gap = _SETTLE_GAP_S * (1 + self._rng.random())
-            self._later(gap, lambda: self._when_idle(lambda: again(left - 1)))
+            self._later(gap, lambda: self.when_idle(lambda: again(left - 1)))
 
-        self._when_idle(lambda: again(rounds))
+        self.when_idle(lambda: again(rounds))
+
+    def _partners(self) -> Sequence[PeerId]:
+        """Whom to ask: not those who have just let us wait."""
+        found = self._world.partners(self)
+        if not self._unready:
+            return found
+        return [peer for peer in found if self._unready.get(peer, 0.0) <= self._now]
 
     def _agrees(self, partners: Sequence[PeerId]) -> bool:
         below = self.core.config.settled_below
@@ -162,7 +187,7 @@ class Resident:
         self.disguise()
         out = None
         if self.core.due:
-            partners = self._world.partners(self) if self.up else ()
+            partners = self._partners() if self.up else ()
             out = self.core.propose(partners, self._now)
         if out is None:
             then()
@@ -178,6 +203,10 @@ class Resident:
         """Count how exchanges ended; whoever waited for that goes on."""
         for outcome in self.core.outcomes():
             self._was_busy = outcome.reason == "busy"
+            if outcome.reason in _JUDGED:
+                self.verdict.note(outcome.peer, refused=bool(outcome.reason))
+            if outcome.reason == "timeout":
+                self._unready[outcome.peer] = self._now + _REST_S
             if outcome.reason:
                 self.reasons[outcome.reason] = self.reasons.get(outcome.reason, 0) + 1
             else:
@@ -192,12 +221,6 @@ class Resident:
             self._waiting.popleft()()
             if self._waiting and not self.core.busy:  # what was done keeps nobody else waiting
                 self._later(0.0, self._wake)
-
-    def _when_idle(self, call: Callable[[], None]) -> None:
-        if self.core.busy:
-            self._waiting.append(call)
-        else:
-            call()
 
     def _later(self, seconds: float, call: Callable[[], None]) -> None:
         self._world.agenda.at(self._now + seconds, call)

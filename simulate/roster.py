@@ -1,8 +1,15 @@
-"""Whom a simulated node believes it may exchange with."""
+"""Whom a simulated node believes it may exchange with.
+
+In a small flock where nodes go off or the network is cut, that is what its own probes have told it
+(probes.py).  Otherwise an oracle tells: in a calm flock probes would say the same, and a large one
+would do little else than probe.
+"""
 
 from collections.abc import Callable, Sequence
 from random import Random
+from typing import Protocol
 
+from covey.gossip import lineage as lineages
 from covey.protocols.identity import PeerId
 from covey.simulate.resident import Resident
 
@@ -10,6 +17,19 @@ _EVERYBODY = 64  # up to so many nodes are known to everyone; beyond, a node kno
 _VIEW = 12  # … so many, drawn anew each period
 
 Reaches = Callable[[Resident, Resident], bool]
+
+
+class Roster(Protocol):
+    """What nodes know of each other."""
+
+    def renew(self, resident: Resident) -> None:
+        """A period of ``resident`` begins."""
+
+    def partners(self, resident: Resident) -> Sequence[PeerId]:
+        """Whom it may average with."""
+
+    def elders(self, resident: Resident) -> Sequence[PeerId]:
+        """Whose model it must copy, the eldest first."""
 
 
 class Oracle:
@@ -27,11 +47,21 @@ class Oracle:
             self._views.pop(resident.number, None)
 
     def partners(self, resident: Resident) -> Sequence[PeerId]:
+        reaches = self._reaches
+        return [other.core.me for other in self._known(resident) if reaches(resident, other)]
+
+    def elders(self, resident: Resident) -> Sequence[PeerId]:
+        mine = resident.core.lineage
+        reached = [other for other in self._known(resident) if self._reaches(resident, other)]
+        found = [other for other in reached if lineages.should_copy(mine, other.core.lineage)]
+        found.sort(key=lambda other: -other.core.lineage.age)
+        return [other.core.me for other in found]
+
+    def _known(self, resident: Resident) -> list[Resident]:
         view = self._views.get(resident.number)
         if view is None:
             view = self._views[resident.number] = self._view(resident)
-        reaches = self._reaches
-        return [other.core.me for other in view if reaches(resident, other)]
+        return view
 
     def _view(self, resident: Resident) -> list[Resident]:
         residents = self._residents

@@ -12,13 +12,16 @@ from covey.protocols.messages import Lineage
 from covey.simulate.agenda import Agenda
 from covey.simulate.attackers import Attacker, attackers_of, unbounded
 from covey.simulate.carrier import Carrier
+from covey.simulate.probes import Probes
 from covey.simulate.resident import Resident
 from covey.simulate.result import Point, Progress, Result, measure, silently
-from covey.simulate.roster import Oracle
+from covey.simulate.roster import Oracle, Roster
 from covey.simulate.scenario import Churn, Scenario
+from covey.simulate.welcome import Welcome
 from covey.simulate.workload import Workload
 
 _FOUNDER = b"f" * 32  # all begin with the same weights
+_PROBING = 128  # the most nodes that find out for themselves who is there
 _PATIENCE_S = 60.0  # the longest that each part of the end takes
 _LOOK_S = 0.1
 
@@ -43,7 +46,8 @@ class World:
         self.residents = [self._settle_in(number) for number in range(scenario.nodes)]
         self._taking_part = [resident for resident in self.residents if resident.up]
         self._by_id = {resident.core.me: resident for resident in self.residents}
-        self._roster = Oracle(self.residents, self._reaches, self._rng)
+        self._roster = self._know_each_other()
+        self.welcome = self._mind()
         self._speeds = self._draw_speeds()
         self._due = np.zeros(scenario.nodes, np.int64)  # steps, also of those who were off
         self._steps = np.zeros(scenario.nodes, np.int64)  # done
@@ -152,6 +156,23 @@ class World:
         attacker = Attacker(number, core, vector, self, rng)
         attacker.kind = kind
         return attacker
+
+    def _know_each_other(self) -> Roster:
+        scenario = self.scenario
+        if scenario.nodes > _PROBING or not (scenario.churn or scenario.cut):
+            return Oracle(self.residents, self._reaches, self._rng)
+        rng, latency_s = Random(f"probes {scenario.seed}"), scenario.network.latency_s
+        return Probes(self._taking_part, self._reaches, rng, self.agenda, latency_s)
+
+    def _mind(self) -> Welcome:
+        """Whoever falls behind copies a model; only trouble makes anybody fall behind."""
+        scenario = self.scenario
+        welcome = Welcome(self._by_id, self._roster, self._reaches, self.agenda, scenario.network)
+        if scenario.churn or scenario.cut or scenario.attack:
+            for resident in self._taking_part:
+                if not isinstance(resident, Attacker):
+                    welcome.mind(resident)
+        return welcome
 
     def _close_down(self) -> None:
         """Training is over: the last snapshots, then exchanges without training."""

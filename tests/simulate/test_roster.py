@@ -4,6 +4,7 @@ from random import Random
 
 import pytest
 
+from covey.protocols.messages import Lineage
 from covey.simulate.resident import Resident
 from covey.simulate.roster import Oracle
 from covey.simulate.scenario import Scenario
@@ -36,3 +37,13 @@ def test_a_large_flock_knows_others_each_period(nodes: int) -> None:
         assert me.core.me not in known
         views.append(known)
     assert views[0] != views[1] != views[2]
+
+
+def test_elders_are_those_within_reach_that_came_much_further() -> None:
+    residents = residents_of(5)
+    roster = Oracle(residents, lambda a, b: b.number != 4, Random(0))
+    for resident, age in zip(residents, (0, 10, 30, 60, 90), strict=True):
+        resident.core.lineage = Lineage(resident.core.lineage.founder, age)
+    found = [list(roster.elders(resident)) for resident in residents]
+    ids = [resident.core.me for resident in residents]
+    assert found == [[ids[3], ids[2]], [ids[3], ids[2]], [], [], []]
