@@ -15,7 +15,7 @@ from covey.simulate.tasks import Task, load
 
 NODES = 5
 SCENARIO = Scenario(nodes=NODES, periods=3, steps=2, measures=3, seed=4)
-VECTOR = 4 * 4810  # bytes
+VECTOR = 4 * 9610  # bytes
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def test_a_run_repeats_and_reports(name: str, digits: Task) -> None:
     assert result == again
     assert [point.steps for point in result.points] == [2, 4, 6, 6]
     assert [point.time_s for point in result.points] == [2, 4, 6, 6]
-    assert result.parameters == 4810
+    assert result.parameters == 9610
     assert np.isfinite(result.final.loss)
     assert result.points[0].loss != result.final.loss
 
@@ -65,7 +65,7 @@ def test_a_run_repeats_and_reports(name: str, digits: Task) -> None:
         ("noloco", 4 / 5 * VECTOR),
         ("push1", VECTOR),
         ("push3", 3 * VECTOR),
-        ("sparseloco", 4 * 2 * 64 * 14 / 8),  # two chunks from each of four others
+        ("sparseloco", 4 * 3 * 64 * 14 / 8),  # three chunks from each of four others
     ],
 )
 def test_bytes_are_those_of_the_vectors(name: str, per_period: float, digits: Task) -> None:
@@ -164,8 +164,8 @@ def test_sparseloco_loses_nothing_of_what_it_does_not_send(digits: Task) -> None
         torch.testing.assert_close(made.slow[0], slow[0] - sent.mean(0)[: x.shape[1]])
         assert torch.equal(made.x, made.slow)
         exact = sent.abs() > 1e-6
-        assert (exact.reshape(NODES, 2, -1).sum(-1) <= 64).all()
-        for chunk in sent.reshape(NODES * 2, -1).abs():
+        assert (exact.reshape(NODES, 3, -1).sum(-1) <= 64).all()
+        for chunk in sent.reshape(NODES * 3, -1).abs():
             sizes = chunk[chunk > 1e-6]
             assert len(torch.unique((sizes * 1e5).round())) <= 2
 

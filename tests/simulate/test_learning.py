@@ -38,9 +38,9 @@ def batches(task: Task, share: NDArray[np.intp], seed: list[int]) -> list[tuple[
 
 def plain(task: Task, vector: Tensor) -> nn.Module:
     """The digits' network in torch's own layers."""
-    w1, b1, w2, b2 = torch.split(vector.clone(), [64 * 64, 64, 640, 10])
-    network = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
-    values = w1.reshape(64, 64).T, b1, w2.reshape(64, 10).T, b2
+    w1, b1, w2, b2 = torch.split(vector.clone(), [64 * 128, 128, 1280, 10])
+    network = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10))
+    values = w1.reshape(64, 128).T, b1, w2.reshape(128, 10).T, b2
     with torch.no_grad():
         for parameter, value in zip(network.parameters(), values, strict=True):
             parameter.copy_(value)
@@ -96,7 +96,7 @@ def test_vectors_are_views_of_the_live_models(digits: Task) -> None:
     learning = Learning(digits, 2, IID, seed=0)
     learning.vectors[1] += 1
     assert torch.equal(learning.parameters[1], learning.parameters[0] + 1)
-    assert learning.layout.size == learning.vectors.shape[1] == 4810
+    assert learning.layout.size == learning.vectors.shape[1] == 9610
 
 
 def test_all_begin_alike_and_a_seed_means_one_beginning(digits: Task) -> None:

@@ -41,7 +41,7 @@ def test_the_split_into_train_and_test_is_always_the_same() -> None:
 
 
 def test_models_are_as_large_as_said() -> None:
-    assert parameters("digits") == 4810
+    assert parameters("digits") == 9610
     assert parameters("mnist") == 9250
     assert 100_000 < parameters("text") < 120_000
 
