@@ -1,6 +1,7 @@
-"""The algorithm, with no socket, clock, file, thread or randomness of its own.
+"""How nodes learn together, with no socket, clock, file, thread or randomness of its own.
 
-A node owns a vector x.  The learner's progress adds to it, exchanges with random peers pull it
+There are several algorithms behind one interface (algorithms.py, core.py).  By the default, pair, a
+node owns a vector x.  The learner's progress adds to it, exchanges with random peers pull it
 towards theirs, and an outer step with momentum closes each period (NoLoCo, Kolehmainen et al. 2025,
 with beta = gamma and groups of two, so that one vector is sent instead of two):
 

@@ -219,6 +219,19 @@ def test_it_learns_as_one_would_with_all_data(flocks: Flocks, codec: str) -> Non
     assert min(learners.accuracies) > learners.centralised - 0.04
 
 
+def test_it_learns_though_nodes_move_one_after_the_other(flocks: Flocks) -> None:
+    """As they do without a common clock."""
+    flock = flocks(8, PARAMETERS, 0, CODED, seed=3)
+    learners = School(flock, seed=5)
+    for _ in range(25):
+        for core, shard in zip(flock.cores, learners.shards, strict=True):
+            flock.learn(core, shard.descend(core.replica.learner, 10))
+            round_of(flock, core)
+            core.close_period(alone=False)
+            flock.hand_over(core)
+    assert min(learners.accuracies) > learners.centralised - 0.04
+
+
 def test_the_code_is_seven_times_smaller(flocks: Flocks) -> None:
     sizes = {}
     for config in (EXACT, CODED):
