@@ -109,9 +109,10 @@ class Experiment:
         from covey.simulate.learning import Learning
         from covey.simulate.tasks import load
 
-        # The order of a sum decides its last bits.
+        # The order of a sum decides its last bits.  (use_deterministic_algorithms() does the same,
+        # and loads torch's compiler, which takes seconds.)
         torch.set_num_threads(1)
-        torch.use_deterministic_algorithms(True)
+        torch.set_deterministic_debug_mode("error")
         liars = attackers_of(self.scenario) if self._flips else ()
         return Learning(load(self.task), self.scenario.nodes, split, self.scenario.seed, liars)
 

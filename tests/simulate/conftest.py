@@ -12,4 +12,4 @@ settings.load_profile("seeded")
 def exact() -> None:
     """As an experiment does, and what makes it fastest here: one thread."""
     torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)
+    torch.set_deterministic_debug_mode("error")

@@ -120,7 +120,7 @@ def test_no_message_crosses_a_cut() -> None:
 
 
 def test_nodes_go_off_and_come_back() -> None:
-    scenario = replace(SHORT, nodes=24, periods=60, churn=Churn(on_s=6, off_s=3), settle=False)
+    scenario = replace(SHORT, nodes=16, periods=40, churn=Churn(on_s=6, off_s=3), settle=False)
     world, strolls = run(scenario)
     share = strolls.steps.mean() / (scenario.periods * scenario.steps)
     assert share == pytest.approx(2 / 3, abs=0.08)
@@ -158,7 +158,7 @@ def test_a_lone_node_trains_alone() -> None:
 
 
 def test_in_a_large_flock_a_node_knows_some() -> None:
-    scenario = replace(SHORT, nodes=80, periods=8)
+    scenario = replace(SHORT, nodes=66, periods=4, settle=False)
     world, strolls = run(scenario)
     assert drift(strolls) < 1e-6
     for resident in world.residents:
