@@ -52,9 +52,9 @@ class Baseline:
         for period in range(1, scenario.periods + 1):
             for _ in range(scenario.steps):
                 self.step()
+            self.sync()
             if not period % often:
                 points.append(self._measured(period))
-            self.sync()
             progress(period / scenario.periods)
         if self.drifts and scenario.settle:
             for _ in range(scenario.config.settle_exchanges):

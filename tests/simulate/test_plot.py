@@ -58,6 +58,12 @@ def test_loss_stands_for_accuracy(tmp_path: Path) -> None:
     assert "accuracy" not in text
 
 
+def test_nodes_that_never_differ_are_drawn(tmp_path: Path) -> None:
+    made = result(0.3)
+    alike = replace(made, points=tuple(replace(point, apart=0.0) for point in made.points))
+    assert "distance to the average" in words(tmp_path / "out.svg", {"average": alike})
+
+
 def test_faults_are_the_callers(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="nowhere"):
         plot({"pair": result(0.3)}, tmp_path / "nowhere" / "out.png")
