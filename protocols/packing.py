@@ -18,6 +18,7 @@ from covey.protocols import limits
 from covey.protocols.errors import Malformed, TooLarge
 
 T = TypeVar("T")
+_SCALARS = {bytes, str, int, float, bool, type(None)}
 
 
 def pack(value: Any) -> bytes:
@@ -89,10 +90,19 @@ def _no_extension(code: int, data: bytes) -> Any:
 
 def to_map(message: Any) -> dict[str, Any]:
     """A dataclass as a map of plain values; nested dataclasses become maps too."""
-    return {f.name: _plain(getattr(message, f.name)) for f in dataclasses.fields(message)}
+    return {
+        name: _plain(getattr(message, name)) for name in _names(typing.cast(type, type(message)))
+    }
+
+
+@cache
+def _names(kind: type) -> tuple[str, ...]:
+    return tuple(field.name for field in dataclasses.fields(kind))
 
 
 def _plain(value: Any) -> Any:
+    if type(value) in _SCALARS:
+        return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return to_map(value)
     if isinstance(value, tuple | list):
