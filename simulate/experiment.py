@@ -88,14 +88,18 @@ class Experiment:
             return kind(self.scenario, learning, self.outer).run
         from covey.simulate.world import World
 
-        return World(self.scenario, self._workload()).run
+        return World(self.scenario, self.workload()).run
 
     @property
     def _flips(self) -> bool:
         attack = self.scenario.attack
         return attack is not None and attack.kind == "flip"
 
-    def _workload(self) -> "Workload":
+    def workload(self) -> "Workload":
+        """What the scenario's nodes work on, unless a baseline does.
+
+        Raises OSError or ValueError if the task cannot be had.
+        """
         if size := _vectors(self.task):
             from covey.simulate.consensus import Consensus
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from random import Random
+from typing import ClassVar
 
 import numpy as np
 
@@ -35,6 +36,8 @@ def peer_id(number: int) -> PeerId:
 
 class World:
     """One run of a scenario."""
+
+    honest_kind: ClassVar[type[Resident]] = Resident  # a subclass may want to watch them
 
     def __init__(self, scenario: Scenario, workload: Workload) -> None:
         self.scenario = scenario
@@ -150,7 +153,7 @@ class World:
         core.replica.learner_has(vector)
         core.accepting = True
         if not false:
-            resident = Resident(number, core, vector, self, rng)
+            resident = self.honest_kind(number, core, vector, self, rng)
             resident.up = kind != "silent"
             return resident
         attacker = Attacker(number, core, vector, self, rng)
