@@ -13,10 +13,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test fuzz lint types format install clean
+.PHONY: help demo test fuzz bench-learning bench-learning-short lint types format install clean
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(STAMP)  ## three nodes on this machine learn together, found over mDNS
 	@$(BIN)/covey demo $(ARGS)
@@ -26,6 +26,12 @@ test: $(STAMP)  ## every test, real daemons included
 
 fuzz: $(STAMP)  ## 200 000 hostile inputs for each decoder: some minutes
 	@COVEY_FUZZ=200000 $(BIN)/pytest -q -n auto -o timeout=0 -k "fuzz or hostile" tests/protocols tests/gossip $(ARGS)
+
+bench-learning: $(STAMP)  ## the claims about learning, and docs/algorithm.md's tables: half an hour
+	@$(BIN)/python -m tests.benchmarks.learning --document docs/algorithm.md $(ARGS)
+
+bench-learning-short: $(STAMP)  ## the same claims with fewer seeds and nodes: under five minutes
+	@$(BIN)/python -m tests.benchmarks.learning --short $(ARGS)
 
 lint: $(STAMP)  ## ruff: rules and format
 	@$(BIN)/ruff check .
