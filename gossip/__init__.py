@@ -11,5 +11,5 @@ with beta = gamma and groups of two, so that one vector is sent instead of two):
     increment  x - what the learner has, added to the live parameters
 
 Both sides of an exchange move by exactly opposite amounts, also when clipped, so the swarm's mean
-follows one centralised heavy-ball whatever the pairing, the losses or the quantiser.
+follows one centralised Nesterov step whatever the pairing, the losses or the quantiser.
 """

@@ -2,34 +2,29 @@
 
 from dataclasses import dataclass
 
-ALGORITHMS = (
-    "pair",
-    "push-sum",
-    "relay",
-    "robust-pull",
-)  # see algorithms.py
+from covey.gossip.stability import spread_radius
+
+ALGORITHMS = ("pair", "push-sum", "relay", "robust-pull")  # see algorithms.py
 
 
 @dataclass(frozen=True, slots=True)
 class OuterStep:
-    """The heavy-ball step that closes a period: m <- momentum m + rate (x - phi), phi <- phi + m.
+    """The Nesterov step that closes a period (mixing.py).
 
-    Under random pairing it is stable for rate < 2 (1 - momentum²) / (1 - momentum / (n - 1)) with
-    n nodes, which is least for many nodes: 2 (1 - momentum²).  ValueError at 0.9 of that bound.
-    DiLoCo's 0.9 diverges here; two nodes hide it (they are stable up to 2 (1 + momentum)).
+    ``momentum`` is the most that is used: less where exchanges are too few for it (stability.py).
+    ValueError where nodes drift apart even if an exchange per period succeeds.
     """
 
-    momentum: float = 0.5
+    momentum: float = 0.9
     rate: float = 0.7
 
     def __post_init__(self) -> None:
         if not 0 <= self.momentum < 1 or not self.rate > 0:
             raise ValueError("the outer momentum is in [0, 1), the outer rate above 0")
-        bound = 0.9 * 2 * (1 - self.momentum**2)
-        if self.rate >= bound:
+        if spread_radius(self.momentum, self.rate, contraction=0.5) >= 1:
             raise ValueError(
-                f"outer rate {self.rate} with momentum {self.momentum} diverges in a large swarm; "
-                f"take a rate below {bound:.2f} or a smaller momentum"
+                f"outer rate {self.rate} with momentum {self.momentum} drives nodes apart; "
+                "take less of either"
             )
 
 
@@ -41,7 +36,8 @@ class Screening:
     """
 
     remembered: int = 24  # distances that count, as many of each peer as of any other
-    unscreened: int = 4  # first exchanges taken as they are
+    unscreened: int = 4  # first exchanges without a history to go by ...
+    first_reach: float = 16.0  # ... refused beyond this many own movements and beyond |x|
     gate_ratio: float = 3.0  # refused beyond this many medians
     clip_quantile: float = 0.3  # clipped to this quantile
     growth: float = 10.0  # a distance counts as so many medians at most
@@ -51,8 +47,13 @@ class Screening:
     def __post_init__(self) -> None:
         if not 1 <= self.unscreened <= self.remembered:
             raise ValueError("the unscreened are at least 1 and at most the remembered")
-        if self.gate_ratio <= 1 or self.growth <= 1 or not 0 < self.clip_quantile < 1:
-            raise ValueError("gate ratio and growth are above 1, the clip quantile in (0, 1)")
+        if (
+            self.first_reach <= 1
+            or self.gate_ratio <= 1
+            or self.growth <= 1
+            or not 0 < self.clip_quantile < 1
+        ):
+            raise ValueError("reach, ratio and growth are above 1, the clip quantile in (0, 1)")
         if not 0 <= self.negligible < 1 or not 0 <= self.undecoded_share < 1:
             raise ValueError("shares are in [0, 1)")
 
@@ -63,7 +64,7 @@ class Config:
 
     algorithm: str = "pair"
     codec: str = "mod4"  # of the exchanges this node proposes; it answers in any it knows
-    exchanges: int = 1  # proposed per period; a node answers about as many again
+    exchanges: int = 1  # of this node per period, whoever proposes them
     pulls: int = 7  # peers that robust-pull asks per exchange, if there are so many
     hostile_share: float = 0.2  # of all nodes, that robust-pull reckons with
     attempts: int = 4  # peers asked per exchange before the period closes without one

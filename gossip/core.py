@@ -21,11 +21,12 @@ from typing import ClassVar
 
 from covey.gossip import lineage as lineages
 from covey.gossip.codecs import Buffer, Side
-from covey.gossip.config import Config
+from covey.gossip.config import Config, OuterStep
 from covey.gossip.mixing import norm
 from covey.gossip.quantiser import Floats, own_scales
 from covey.gossip.replica import Replica, Saved
 from covey.gossip.screening import Bounds, Screen
+from covey.gossip.stability import Contraction, affordable_momentum, steady_momentum
 from covey.protocols.identity import PeerId
 from covey.protocols.layout import Layout
 from covey.protocols.messages import ALGORITHM_OF, ExchangeMessage, Lineage, Refuse
@@ -68,6 +69,7 @@ class Core(ABC):
         self.accepting = False  # whether peers that open an exchange are answered at all
         self._rng = rng
         self._screens = Screen(config.screening), Screen(config.screening)
+        self._contraction = Contraction(config.exchanges)
         self._due = 0
         self._outcomes: list[Outcome] = []
 
@@ -88,18 +90,29 @@ class Core(ABC):
     def progress(self, snapshot: Floats, applied: bool) -> bool:
         """Add the learner's progress; False if it was not finite and nothing changed."""
         assert not self.busy, "x is held while an exchange is open"
+        if not all(screen.settled for screen in self._screens):
+            learner, split = self.replica.learner, self.replica.parameters
+            self._screens[0].moved += norm(snapshot[:split], learner[:split])
+            self._screens[1].moved += norm(snapshot[split:], learner[split:])
         return self.replica.progress(snapshot, applied)
 
-    def close_period(self, alone: bool) -> None:
-        """The outer step; ``alone`` if there was nobody to learn with, not if somebody failed."""
+    def close_period(self, partners: int) -> None:
+        """The outer step; ``partners`` is how many there were to learn with, busy or not."""
         assert not self.busy, "x is held while an exchange is open"
         self._due = 0
-        if alone:
-            self.replica.rest()
+        if partners:
+            self._contraction.close()
+            self.replica.outer_step(self.outer(partners))
         else:
-            self.replica.outer_step(self.config.outer)
+            self.replica.rest()
         self.lineage = lineages.older(self.lineage)
         self._measure()
+
+    def outer(self, partners: int) -> OuterStep:
+        """The outer step that suits so many partners and the exchanges of late."""
+        rate = self.config.outer.rate
+        most = min(self.config.outer.momentum, affordable_momentum(rate, 1 + partners))
+        return OuterStep(steady_momentum(most, rate, self._contraction.percent), rate)
 
     def heard(self, theirs: Lineage) -> None:
         """A peer told its lineage: nodes of one flock count its age alike."""

@@ -34,17 +34,19 @@ def add_difference(x: Floats, new: Floats, old: Floats, weight: float = 1.0) -> 
 
 
 def outer_step(x: Floats, slow: Floats, momentum: Floats, step: OuterStep) -> None:
-    """m <- alpha m + gamma (x - phi); phi <- phi + m; x <- phi.
+    """d <- x - phi; m <- alpha m + d; phi <- phi + gamma (d + alpha m); x <- phi.
 
-    NoLoCo's step with beta = gamma (Kolehmainen et al. 2025, eq. 2-3): heavy-ball, no look-ahead.
+    DiLoCo's Nesterov step (Douillard et al. 2023, section 2) on what a period brought, exchanges
+    included; see stability.py for why it is not NoLoCo's heavy-ball.
     """
     alpha, gamma = np.float32(step.momentum), np.float32(step.rate)
     for part in _chunks(len(x)):
         moved = x[part] - slow[part]
-        moved *= gamma
         momentum[part] *= alpha
         momentum[part] += moved
-        slow[part] += momentum[part]
+        moved += alpha * momentum[part]
+        moved *= gamma
+        slow[part] += moved
         x[part] = slow[part]
 
 

@@ -48,13 +48,17 @@ class Pair(Core):
         self._answered: dict[tuple[PeerId, bytes], None] = {}  # oldest first
         self._attempts = 0
         self._asked: set[PeerId] = set()
+        self._called: set[PeerId] = set()  # by whom, since the last period was planned
 
     @property
     def busy(self) -> bool:
         return self._open is not None
 
     def open_period(self, exchanges: int | None = None) -> None:
-        self._due = self.config.exchanges if exchanges is None else exchanges
+        if exchanges is None:  # to have been called is as good as to have called
+            exchanges = max(0, self.config.exchanges - len(self._called))
+            self._called.clear()
+        self._due = exchanges
         self._renew()
 
     def propose(self, candidates: Sequence[PeerId], now: float) -> Outgoing | None:
@@ -189,9 +193,13 @@ class Pair(Core):
         if reason != "implausible":  # a liar's scales would only make ours coarser
             assert opened.largest is not None
             self.replica.remember(opened.largest)
-        if isinstance(opened, Proposer) and not reason:
-            self._due -= 1
-            self._renew()
+        if not reason:
+            self._contraction.met(opened.factors[0] / 2)
+            if self._due and (isinstance(opened, Proposer) or opened.peer not in self._called):
+                self._due -= 1
+                self._renew()
+            elif isinstance(opened, Accepter):
+                self._called.add(opened.peer)
         self._end(opened, reason, detail)
 
     def _end(self, opened: Exchange, reason: str = "", detail: str = "") -> None:

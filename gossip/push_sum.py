@@ -210,6 +210,7 @@ class PushSum(Core):
             self._tell(sender, "implausible", detail, distances[0])
             return Refuse(push.exchange, "implausible", detail)
         self._add(push.weight, theirs)
+        self._contraction.met(push.weight / self.weight)
         self._taken += 1
         self._tell(sender, distance=distances[0])
         return Pushed(push.exchange, distances[0])

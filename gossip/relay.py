@@ -131,7 +131,7 @@ class Relay(Core):
         self._due = 1
         self._tries.clear()
 
-    def close_period(self, alone: bool) -> None:
+    def close_period(self, partners: int) -> None:
         """There is no average to step towards, and only training makes the model older."""
         assert not self.busy, "x is held while an exchange is open"
         self._due = 0

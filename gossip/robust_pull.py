@@ -84,9 +84,9 @@ class RobustPull(Core):
         super().restore(saved, lineage)
         np.copyto(self._base, self.replica.x)
 
-    def close_period(self, alone: bool) -> None:
+    def close_period(self, partners: int) -> None:
         self._round = None
-        super().close_period(alone)
+        super().close_period(partners)
         np.copyto(self._base, self.replica.x)
 
     def propose(self, candidates: Sequence[PeerId], now: float) -> Outgoing | None:
@@ -207,6 +207,7 @@ class RobustPull(Core):
         robust_mean(mixed[middle:], [vector[middle:] for vector in vectors], hostile)
         mixing.add_difference(self.replica.x, mixed, self._base)
         self._base = mixed
+        self._contraction.averaged(1 + len(vectors))
         # A liar's differences must not make our scales coarser than an honest one's may.
         honest = np.sort(asking.largest, axis=0)[-1 - asking.hostile]
         for largest in asking.largest:

@@ -58,11 +58,13 @@ class Screen:
 
     Every peer has as many votes as any other, however often it calls: one that floods us cannot
     move the median, and a flock whose majority drifted away is soon plausible again.  ``scale`` is
-    the length of the vector itself, as far as it is known.
+    the length of the vector itself, ``moved`` how far its learner went since the model began here:
+    all the yard-stick there is for the first peers, who began at the same weights.
     """
 
     def __init__(self, config: Screening) -> None:
         self.scale = 0.0
+        self.moved = 0.0
         self._config = config
         self._distances: dict[PeerId, list[float]] = {}  # whom we met last comes last
         self._yardstick: tuple[float, float] | None = None  # median and clip quantile, if known
@@ -70,7 +72,7 @@ class Screen:
     def bound(self) -> Bound:
         """What this node states when an exchange opens; hardly any until there is a history."""
         if self._yardstick is None:
-            self._yardstick = self._quantiles()
+            return self._first()
         median, quantile = self._yardstick
         # A flock that has agreed must not take its next movement for an attack.
         floor = self._config.negligible * self.scale
@@ -90,7 +92,19 @@ class Screen:
         self._distances[peer] = seen[-self._config.remembered :]
         if len(self._distances) > self._config.remembered:
             del self._distances[next(iter(self._distances))]
-        self._yardstick = None
+        self._yardstick = self._quantiles()
+
+    @property
+    def settled(self) -> bool:
+        """Whether there is a history, so that ``moved`` no longer matters."""
+        return self._yardstick is not None
+
+    def _first(self) -> Bound:
+        """Whoever began at the same weights is as far as either has moved since, about."""
+        reach = min(self._config.first_reach, _FARTHEST)
+        known = self.scale + self.moved > 0 and reach < _FARTHEST
+        most = min(max(self.scale, reach * self.moved), _FARTHEST) if known else _FARTHEST
+        return Bound(most, most)
 
     def keep(self, peers: Set[PeerId]) -> None:
         """Drop the votes of all but ``peers``, as long as enough are left to have a bound."""
@@ -99,14 +113,15 @@ class Screen:
         left = {peer: seen for peer, seen in self._distances.items() if peer in peers}
         if sum(len(seen) for seen in left.values()) >= self._config.unscreened:
             self._distances = left
-            self._yardstick = None
+            self._yardstick = self._quantiles()
 
-    def _quantiles(self) -> tuple[float, float]:
-        """Of the latest distances, as many of each peer as make up the number remembered."""
+    def _quantiles(self) -> tuple[float, float] | None:
+        """Median and clip quantile of the latest distances, as many of each peer as make up the
+        number remembered; None while they are too few."""
         each = self._config.remembered // max(1, len(self._distances))
         votes = sorted(value for seen in self._distances.values() for value in seen[-each:])
         if len(votes) < self._config.unscreened:
-            return _FARTHEST, _FARTHEST
+            return None
         return _quantile(votes, 0.5), _quantile(votes, self._config.clip_quantile)
 
 

@@ -195,10 +195,10 @@ class Learning:
             self._arrived.clear()
             await self._take(attachment)
             started = time.monotonic()
-            alone = not self._partners()
+            partners = len(self._flock.partners(self.layout.digest, self._core.lineage))
             await self._exchange(self._core.config.exchanges)
-            await self.runner.run_idle(functools.partial(self._core.close_period, alone))
-            self.tally.outer_steps += not alone
+            await self.runner.run_idle(functools.partial(self._core.close_period, partners))
+            self.tally.outer_steps += bool(partners)
             self._note_move()
             await self._hand_over(attachment)
             spent = (time.monotonic() - started) * _PACE_PER_EXCHANGE

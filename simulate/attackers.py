@@ -12,6 +12,7 @@ honest nodes do with numbers that are well-formed and wrong.  They state no boun
     silent   nothing: the loss of its data is the yard-stick for all others
 """
 
+import math
 from dataclasses import replace
 from random import Random
 from typing import Protocol
@@ -46,7 +47,7 @@ def attackers_of(scenario: Scenario) -> frozenset[int]:
 
 def unbounded(config: Config) -> Config:
     """The configuration of a node that takes and clips nothing itself."""
-    free = replace(Screening(), unscreened=_UNBOUNDED, remembered=_UNBOUNDED)
+    free = replace(Screening(), unscreened=_UNBOUNDED, remembered=_UNBOUNDED, first_reach=math.inf)
     return replace(config, screening=free)
 
 

@@ -103,12 +103,12 @@ class Resident:
 
     def _progress(self) -> None:
         self.core.progress(self.vector, applied=True)
-        self._alone = not self._partners()
+        self._met = len(self._partners())
         self.core.open_period()
         self._ask(self._close)
 
     def _close(self) -> None:
-        self.core.close_period(self._alone)
+        self.core.close_period(self._met)
         self._in_period, self._moved = False, True
 
     # --- exchanges -------------------------------------------------------------------------------

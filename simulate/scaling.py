@@ -19,7 +19,7 @@ from covey.simulate.schedules import PLAIN, Row
 from covey.simulate.world import World
 
 AGREED = 0.01  # root mean square distance to the mean, relative to the mean's length
-_BEGUN, _ENDED = 1, 4  # periods between which bytes are counted
+_BEGUN, _ENDED = 1, 11  # periods between which bytes are counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Cost:
 
 
 def measure(nodes: int, periods: int, size: int = 64, seed: int = 0) -> Cost:
-    """Run so many periods, at least 5, with vectors of ``size`` elements."""
+    """Run so many periods, at least 12, with vectors of ``size`` elements."""
     config = Config(outer=PLAIN)
     scenario = Scenario(
         nodes=nodes,
@@ -54,7 +54,7 @@ def fit(costs: Sequence[Cost]) -> tuple[float, float]:
     return float(a), float(b)
 
 
-def rows(sizes: Sequence[int] = (16, 64, 256, 1024, 10_000), periods: int = 40) -> Iterator[Row]:
+def rows(sizes: Sequence[int] = (16, 64, 256, 1024, 10_000), periods: int = 64) -> Iterator[Row]:
     """Bytes against those of the smallest flock, periods against the fit to all."""
     costs = [measure(nodes, periods) for nodes in sizes]
     for cost in costs:

@@ -1,6 +1,7 @@
 """What the tests of the gossip layer share: seeded examples, and cores that pass messages."""
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from random import Random
@@ -23,7 +24,9 @@ from covey.protocols.messages import Lineage
 settings.register_profile("seeded", derandomize=True, deadline=None)
 settings.load_profile("seeded")
 
-OPEN = Screening(remembered=10**6, unscreened=10**6)  # never gated, never clipped
+OPEN = Screening(
+    remembered=10**6, unscreened=10**6, first_reach=math.inf
+)  # never gated, never clipped
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,7 @@ class Flock:
         for core, away in zip(self.cores, self.moves(apart), strict=True):
             self.learn(core, away)
             if rested:
-                core.close_period(alone=True)
+                core.close_period(partners=0)
         return self
 
     def moves(self, size: float) -> list[Floats]:
@@ -204,7 +207,7 @@ class Flock:
         self.mingle()
         self.wait()
         for core in self.cores:
-            core.close_period(alone=False)
+            core.close_period(partners=20)
             self.hand_over(core)
 
 

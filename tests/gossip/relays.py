@@ -74,7 +74,7 @@ class Node:
         if out is not None:
             self.world.request(self, out)
             return
-        self.core.close_period(alone=False)
+        self.core.close_period(partners=20)
         difference = np.empty_like(self.learner)
         if self.core.replica.increment(difference):
             self.learner += difference

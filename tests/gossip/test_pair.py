@@ -122,7 +122,7 @@ def test_progress_waits_while_an_exchange_is_open(flocks: Flocks) -> None:
     with pytest.raises(AssertionError, match="held"):
         a.progress(a.replica.learner, applied=False)
     with pytest.raises(AssertionError, match="held"):
-        a.close_period(alone=False)
+        a.close_period(partners=20)
 
 
 # --- accepting -----------------------------------------------------------------------------------

@@ -196,7 +196,7 @@ def holding(flock: "Flock") -> tuple[Relay, Relay]:
     for core in (a, b):
         core.open_period()
         assert core.propose([] if core is a else [a.me], 0.0) is None
-        core.close_period(alone=False)
+        core.close_period(partners=20)
         flock.hand_over(core)
     assert (a.role, b.role) == (Role.HOLDING, Role.WAITING)
     flock.learn(a, np.ones(len(a.replica.x), np.float32))
@@ -359,7 +359,7 @@ def test_it_learns_what_no_node_knows_alone(flocks: Flocks) -> None:
             core.open_period()
         flock.mingle()
         for core in flock.cores:
-            core.close_period(alone=False)
+            core.close_period(partners=20)
             flock.hand_over(core)
     assert learners.alone < 0.3
     assert np.mean(learners.accuracies) > learners.alone + 0.3

@@ -130,7 +130,7 @@ def test_the_outer_step_leaves_buffers_alone() -> None:
     made.x += 1
     made.outer_step(OuterStep(momentum=0.5, rate=0.7))
     split = LAYOUT.parameters
-    assert np.allclose(made.x[:split], vector(0)[:split] + 0.7, atol=1e-6)
+    assert np.allclose(made.x[:split], vector(0)[:split] + 0.7 * 1.5, atol=1e-6)
     assert np.allclose(made.x[split:], vector(0)[split:] + 1, atol=1e-6)
     made.x[:split] += 1
     made.rest()

@@ -37,7 +37,7 @@ def test_a_round_is_the_robust_mean_of_all_pulled(flocks: Flocks, size: int) -> 
     config = replace(EXACT, pulls=20)  # more than there are: everybody
     flock = flocks(size, 150, 30, config, seed=size).scattered(0.1)
     for core in flock.cores:
-        core.close_period(alone=True)
+        core.close_period(partners=0)
     before = [core.replica.x.copy() for core in flock.cores]
     round_of(flock, flock.cores[0])
     own = before[0].copy()
@@ -227,7 +227,7 @@ def test_it_learns_though_nodes_move_one_after_the_other(flocks: Flocks) -> None
         for core, shard in zip(flock.cores, learners.shards, strict=True):
             flock.learn(core, shard.descend(core.replica.learner, 10))
             round_of(flock, core)
-            core.close_period(alone=False)
+            core.close_period(partners=20)
             flock.hand_over(core)
     assert min(learners.accuracies) > learners.centralised - 0.04
 

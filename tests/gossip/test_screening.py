@@ -61,7 +61,19 @@ def test_both_parts_are_judged_on_their_own() -> None:
     assert gentler == Bounds(Bound(3.0, 1.0), Bound(4.0, 4.0))
 
 
-def test_the_first_exchanges_are_taken_as_they_are() -> None:
+def test_the_first_peers_are_as_far_as_we_have_moved_ourselves() -> None:
+    early = screen(scale=2.0)
+    assert early.bound() == Bound(2.0, 2.0), "a sign turned round is farther"
+    early.moved = 0.5
+    assert early.bound() == Bound(8.0, 8.0)
+    assert not early.settled
+    for _ in range(4):
+        early.note(PEERS[0], 1.0)
+    assert early.settled
+    assert early.bound().clip == 1.0
+
+
+def test_without_any_yard_stick_all_is_taken() -> None:
     early = screen(1.0, 1.0, 1.0)
     assert early.bound().factor(1e9) == 1.0
     assert early.bound().factor(1e19) == 0.0, "but never so far that float32 might overflow"
@@ -153,6 +165,7 @@ def test_distances_below_the_floor_are_never_clipped() -> None:
 def test_the_bound_is_numpys_quantile(distances: list[float]) -> None:
     made = screen()
     made._distances[PEERS[0]] = distances
+    made._yardstick = made._quantiles()
     assert made.bound().clip == pytest.approx(float(np.quantile(distances, 0.3)))
     assert made.bound().reach == pytest.approx(3 * float(np.median(distances)))
 

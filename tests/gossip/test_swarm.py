@@ -111,7 +111,7 @@ def test_drift_under_loss_is_at_most_what_was_lost(
 
 @pytest.mark.parametrize("codec", CODECS)
 @pytest.mark.parametrize("size", [2, 7])
-def test_the_mean_follows_one_centralised_heavy_ball(
+def test_the_mean_follows_one_centralised_nesterov_step(
     flocks: Flocks, unscreened: Configs, codec: str, size: int
 ) -> None:
     """Whatever the pairing, the losses before the last message, and the quantiser."""
@@ -127,8 +127,10 @@ def test_the_mean_follows_one_centralised_heavy_ball(
     for _ in range(25):
         moves = rng.standard_normal((size, 150)).astype(np.float32) * np.float32(0.01)
         flock.period(list(moves))
-        momentum = step.momentum * momentum + step.rate * moves.mean(axis=0, dtype=np.float64)
-        slow = slow + momentum
+        assert all(core.outer(20) == step for core in flock.cores)
+        moved = moves.mean(axis=0, dtype=np.float64)
+        momentum = step.momentum * momentum + moved
+        slow = slow + step.rate * (moved + step.momentum * momentum)
         assert np.abs(flock.x.mean(axis=0) - slow).max() < 1e-5
     assert any(outcome.reason == "lost" for outcome in flock.outcomes)
     assert sum(not outcome.reason for outcome in flock.outcomes) > 25 * size

@@ -70,7 +70,7 @@ def test_a_minority_that_drifted_copies_and_nobody_else_does(
         flock.match()
         for core, moved in zip(flock.cores, flock.moves(0.01), strict=True):
             flock.learn(core, moved)
-            core.close_period(alone=False)
+            core.close_period(partners=20)
     mean = flock.x.mean(axis=0)
     for number in drifted:
         flock.cores[number].replica.x += 10

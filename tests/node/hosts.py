@@ -6,6 +6,7 @@ learner as raw frames, so that a test decides when it takes, adds and hands over
 
 import asyncio
 import contextlib
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,7 +43,7 @@ OTHER_LAYOUT = Layout.of([Tensor("w", (40, 6))])
 PLAIN = Config(
     codec="f32",
     outer=OuterStep(momentum=0.0, rate=1.0),
-    screening=Screening(remembered=10_000, unscreened=10_000),
+    screening=Screening(remembered=10_000, unscreened=10_000, first_reach=math.inf),
 )
 Vector = NDArray[np.float32]
 Fate = Callable[[str], Awaitable[str]]  # of a message's kind: "ok", "lost" or "answer lost"

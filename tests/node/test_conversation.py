@@ -78,7 +78,7 @@ class Rig:
         return open_sealed(self.sealer.seal(scope, message)[4:])
 
     async def propose(self, *peers: PeerId) -> float | None:
-        await self.runner.run(self.core.open_period)
+        await self.runner.run(lambda: self.core.open_period(1))
         return await self.talk.propose(peers)
 
     async def idle(self) -> None:

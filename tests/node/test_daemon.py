@@ -243,8 +243,8 @@ def test_one_that_never_started_can_be_closed(tmp_path: Path) -> None:
 def test_settings_that_diverge_are_the_operators(tmp_path: Path) -> None:
     async def go() -> None:
         (home,) = homes(tmp_path, 1)
-        with home.lock({}), pytest.raises(OperatorError, match="diverges"):
-            Daemon(replace(SETTINGS, outer_momentum=0.9, outer_rate=0.7), home)
+        with home.lock({}), pytest.raises(OperatorError, match="drives nodes apart"):
+            Daemon(replace(SETTINGS, outer_momentum=0.9, outer_rate=1.5), home)
 
     play(go)
 

@@ -389,5 +389,5 @@ def test_what_the_operator_chose() -> None:
     config = learning_config(Settings(codec="f32", exchanges=3, outer_momentum=0.2, outer_rate=0.9))
     assert (config.algorithm, config.codec, config.exchanges) == ("pair", "f32", 3)
     assert (config.outer.momentum, config.outer.rate) == (0.2, 0.9)
-    with pytest.raises(OperatorError, match="diverges"):
-        learning_config(Settings(outer_momentum=0.9, outer_rate=0.7))
+    with pytest.raises(OperatorError, match="drives nodes apart"):
+        learning_config(Settings(outer_momentum=0.9, outer_rate=1.5))

@@ -275,7 +275,7 @@ def test_looking_around(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
             now = began
             monkeypatch.setattr("covey.node.neighbours.time.monotonic", lambda: now)
             assert not around.looked_around()
-            now = began + 0.1
+            now = began + 0.11
             assert around.looked_around()
             around._dialling.add("10.0.0.1:1")
             assert not around.looked_around()

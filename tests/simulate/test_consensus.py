@@ -15,7 +15,7 @@ PLAIN = OuterStep(momentum=0.0, rate=1.0)  # averaging alone
 
 
 def run(
-    nodes: int, codec: str, noise: float = 0.0, seed: int = 0, periods: int = 8
+    nodes: int, codec: str, noise: float = 0.0, seed: int = 0, periods: int = 16
 ) -> tuple[Consensus, Result]:
     config = Config(codec=codec, outer=PLAIN)
     scenario = Scenario(

@@ -84,7 +84,7 @@ def test_own_work_that_waits_goes_first() -> None:
     world.agenda.run(30.0)
     assert first.at_rest
     assert second.at_rest
-    assert first.exchanges >= 2
+    assert first.exchanges >= 1
 
 
 def test_settling_ends_when_all_agree_or_the_rounds_are_over() -> None:
