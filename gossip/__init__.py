@@ -7,7 +7,7 @@ with beta = gamma and groups of two, so that one vector is sent instead of two):
 
     progress   x <- x + (snapshot - what the learner had)
     exchange   x_i <- x_i + d/2,  x_j <- x_j - d/2,  d = Q(x_j - x_i)      (quantiser, screening)
-    outer      m <- alpha m + gamma (x - phi);  phi <- phi + m;  x <- phi  (mixing)
+    outer      d = x - phi;  m <- alpha m + d;  phi <- phi + gamma (d + alpha m);  x <- phi
     increment  x - what the learner has, added to the live parameters
 
 Both sides of an exchange move by exactly opposite amounts, also when clipped, so the swarm's mean
