@@ -27,7 +27,7 @@ test: $(STAMP)  ## every test, real daemons included
 fuzz: $(STAMP)  ## 200 000 hostile inputs for each decoder: some minutes
 	@COVEY_FUZZ=200000 $(BIN)/pytest -q -n auto -o timeout=0 -k "fuzz or hostile" tests/protocols tests/gossip $(ARGS)
 
-bench-learning: $(STAMP)  ## the claims about learning, and docs/algorithm.md's tables: half an hour
+bench-learning: $(STAMP)  ## the claims about learning, and docs/algorithm.md's tables: under an hour
 	@$(BIN)/python -m tests.benchmarks.learning --document docs/algorithm.md $(ARGS)
 
 bench-learning-short: $(STAMP)  ## the same claims with fewer seeds and nodes: under five minutes

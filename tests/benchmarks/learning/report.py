@@ -36,7 +36,9 @@ def about(runs: Runs, plan: Plan) -> dict[str, object]:
 
 
 def write_json(path: Path, facts: dict[str, object], rows: Sequence[Row]) -> None:
-    text = json.dumps({**facts, "rows": [row.document() for row in rows]}, indent=1)
+    text = json.dumps(
+        {**facts, "rows": [row.document() for row in rows]}, indent=1, ensure_ascii=False
+    )
     path.write_text(text + "\n", encoding="utf-8")
 
 
