@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from covey.gossip.screening import Bound
+from covey.simulate import scaling
 from covey.simulate.result import Point, Result
 from covey.simulate.scenario import Attack, Outer, Scenario
 from covey.simulate.splits import Split
@@ -29,12 +30,12 @@ TINY = Plan(
     scenario=CALM,
     text=replace(CALM, periods=1, steps=1),
     text_seeds=(10,),
-    attacks=("negate", "silent"),
+    attacks=("negate", "flip", "silent"),
     attack_seeds=(10,),
     nodes=(8,),
     effort=32,
     flocks=(8, 16, 32),
-    flock_periods=24,
+    flock_periods=40,
 )
 
 
@@ -177,8 +178,9 @@ def test_a_run_is_asked_for_once(runs: Runs) -> None:
     assert runs.ask(run, experiment).result().result == experiment.run()
 
 
-def test_watching_changes_nothing() -> None:
-    experiment = TINY.ours("digits", Split(), attack=Attack("negate", 0.3))
+@pytest.mark.parametrize("kind", ["negate", "flip"])
+def test_watching_changes_nothing(kind: str) -> None:
+    experiment = TINY.ours("digits", Split(), attack=Attack(kind, 0.3))
     outcome = run(experiment)
     assert outcome.result == experiment.run()
     assert 0 < outcome.pushed <= 1.001
@@ -216,8 +218,14 @@ def test_the_best_of_the_tuned_is_the_reference(runs: Runs) -> None:
 
 def test_flocks_are_held_against_the_smallest(runs: Runs) -> None:
     made = Scaling("scale", TINY.flocks, TINY.flock_periods).ask(runs)()
-    assert len(made) == 2 + 3
-    assert all(abs(r.difference) < 5 for r in made)
+    costs = [scaling.measure(nodes, TINY.flock_periods) for nodes in TINY.flocks]
+    a, b = scaling.fit(costs)
+    fitted = [a + b * math.log2(cost.nodes) for cost in costs]
+    assert [r.ours for r in made] == [
+        *(cost.bytes_per_period for cost in costs[1:]),
+        *(cost.periods for cost in costs),
+    ]
+    assert [r.reference for r in made] == pytest.approx([costs[0].bytes_per_period] * 2 + fitted)
 
 
 # --- all of it -----------------------------------------------------------------------------------

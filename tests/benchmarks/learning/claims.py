@@ -42,7 +42,7 @@ class Plan:
     nodes: tuple[int, ...] = (8, 64, 512, 4096)  # of formulas
     effort: int = 2048
     flocks: tuple[int, ...] = (16, 64, 256, 1024, 10_000)
-    flock_periods: int = 40
+    flock_periods: int = 64
 
     def ours(self, task: str, split: Split, **changes: object) -> Experiment:
         """The default algorithm, in a scenario with ``changes``."""
@@ -64,7 +64,7 @@ SHORT = Plan(
     nodes=(8, 64),
     effort=512,
     flocks=(16, 64, 256),
-    flock_periods=25,
+    flock_periods=48,
 )
 
 

@@ -53,12 +53,13 @@ class WatchedWorld(World):
     def __init__(self, scenario: Scenario, workload: Workload) -> None:
         super().__init__(scenario, workload)
         self._liars = {peer_id(number) for number in attackers_of(scenario)}
-        self._watched = [r for r in self.honest() if isinstance(r, Watched)]
+        self._watched = [r for r in self.residents if isinstance(r, Watched)]  # those who flip too
         for resident in self._watched:
             resident.pushes = {}
 
     @property
     def pushed(self) -> float:
         """The most that an attacker moved anybody; 1 is as far as was allowed."""
-        pushes = (r.pushes.get(liar, 0.0) for r in self._watched for liar in self._liars)
+        honest = [r for r in self._watched if r.core.me not in self._liars]
+        pushes = (r.pushes.get(liar, 0.0) for r in honest for liar in self._liars)
         return max(pushes, default=0.0)
