@@ -247,8 +247,12 @@ def test_the_end_waits_until_the_node_has_taken_the_last_steps(place: Place) -> 
     node = place.start(Host(consumes=False))
     program = HEAD.replace("weights)", "weights, every=1)")
     program += f"covey.attachment.HAND_OVER_S = {PATIENCE_S}\n"
-    program += "for _ in range(5): weights += 1; flock.step()"
-    with subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.DEVNULL) as script:
+    program += "for _ in range(5): weights += 1; flock.step()\n"
+    program += "print('trained', flush=True)"
+    argv, pipe, null = [sys.executable, "-c", program], subprocess.PIPE, subprocess.DEVNULL
+    with subprocess.Popen(argv, stdout=pipe, stderr=null, text=True) as script:
+        assert script.stdout is not None
+        assert script.stdout.readline() == "trained\n"
         node.until(lambda host: len(host.snapshots) == 2)
         node.consumed()
         node.until(lambda host: len(host.snapshots) == 3)
