@@ -19,7 +19,7 @@ from covey.simulate.schedules import PLAIN, Row
 from covey.simulate.world import World
 
 AGREED = 0.01  # root mean square distance to the mean, relative to the mean's length
-_BEGUN, _ENDED = 1, 11  # periods between which bytes are counted
+_BEGUN = 1  # the period from which on bytes are counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,8 @@ def measure(nodes: int, periods: int, size: int = 64, seed: int = 0) -> Cost:
     )
     points = World(scenario, Consensus(nodes, size, seed)).run().points
     sent = [point.sent for point in points]
-    return Cost(nodes, (sent[_ENDED] - sent[_BEGUN]) / (_ENDED - _BEGUN), _agreed(points))
+    counted = periods - 1 - _BEGUN  # periods; the last point is after one more, at the end
+    return Cost(nodes, (sent[periods - 1] - sent[_BEGUN]) / counted, _agreed(points))
 
 
 def fit(costs: Sequence[Cost]) -> tuple[float, float]:

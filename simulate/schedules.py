@@ -365,4 +365,4 @@ def rows(
         yield drift(exact, meetings)
         for outer in (PLAIN, step or OuterStep()):
             yield recursion(Order(nodes, 256, few, seed), outer)
-            yield steady(Order(nodes, 64, few, seed), outer, max(8, 256 // nodes))
+            yield steady(Order(nodes, 64, few, seed), outer, max(8, 2048 // nodes))

@@ -112,7 +112,9 @@ def test_a_formula_may_be_missed_by_so_much_either_way() -> None:
     assert rows.formula_row("formulas", "x", 0.51, 0.5, 3.0).ok
     assert not rows.formula_row("formulas", "x", 0.48, 0.5, 3.0).ok
     assert not rows.formula_row("formulas", "x", math.nan, 0.5, 3.0).ok
-    assert rows.formula_row("formulas", "x", 0.51, 0.5, 3.0).difference == pytest.approx(2.0)
+    made = rows.formula_row("formulas", "x", 0.51, 0.5, 3.0, error=0.01)
+    assert made.difference == pytest.approx(2.0)
+    assert made.error == pytest.approx(2.0), "percent, as the difference"
 
 
 @pytest.mark.parametrize(

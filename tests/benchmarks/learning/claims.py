@@ -40,7 +40,7 @@ class Plan:
     attacks: tuple[str, ...] = ATTACKS
     attack_seeds: Seeds = (10, 11, 12, 13, 14)
     nodes: tuple[int, ...] = (8, 64, 512, 4096)  # of formulas
-    effort: int = 2048
+    effort: int = 8192
     flocks: tuple[int, ...] = (16, 64, 256, 1024, 10_000)
     flock_periods: int = 64
 
@@ -61,8 +61,8 @@ SHORT = Plan(
     tasks=("digits",),
     text_seeds=(10,),
     attack_seeds=(10,),
-    nodes=(8, 64),
-    effort=512,
+    nodes=(32, 128),
+    effort=4096,
     flocks=(16, 64, 256),
     flock_periods=48,
 )

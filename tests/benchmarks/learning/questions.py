@@ -111,7 +111,12 @@ class Formulas:
         def answer() -> list[Row]:
             return [
                 rows.formula_row(
-                    self.claim, f"{row.claim}, {row.setting}", row.measured, row.formula, _OFF
+                    self.claim,
+                    f"{row.claim}, {row.setting}",
+                    row.measured,
+                    row.formula,
+                    _OFF,
+                    row.error,
                 )
                 for row in future.result()
             ]

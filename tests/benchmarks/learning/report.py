@@ -50,7 +50,7 @@ def claim_table(rows: Iterable[Row]) -> str:
     head = ("setting", "covey", "worst node", "reference", "difference", "bytes", "target", "met")
     lines = []
     for row in rows:
-        error = "" if math.isnan(row.error) else f" ± {row.error:.2g}"
+        error = "" if math.isnan(row.error) else f" ± {row.error:.2f}"
         fewer = _NONE if row.bytes_ratio is None else f"{row.bytes_ratio:.1f}x fewer"
         met = (_NONE if not row.target else "yes") if row.ok else "**no**"
         difference = f"{row.difference:+.2f}{error} {row.unit}"

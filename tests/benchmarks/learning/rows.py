@@ -121,12 +121,21 @@ def loss_row(
     )
 
 
-def formula_row(claim: str, setting: str, measured: float, formula: float, percent: float) -> Row:
-    """A measurement that may be ``percent`` off what is calculated."""
+def formula_row(
+    claim: str,
+    setting: str,
+    measured: float,
+    formula: float,
+    percent: float,
+    error: float = math.nan,
+) -> Row:
+    """A measurement, with its standard error, that may be ``percent`` off what is calculated."""
     difference = 100 * (measured - formula) / formula
     target = Target(least=-percent, most=percent)
     met = target.met(difference, None)
-    return Row(claim, setting, measured, formula, difference, None, f"± {percent:g} %", met, "%")
+    error *= 100 / formula
+    told = f"± {percent:g} %"
+    return Row(claim, setting, measured, formula, difference, None, told, met, "%", error)
 
 
 def push_row(claim: str, setting: str, pushes: Sequence[float]) -> Row:
