@@ -335,7 +335,9 @@ def test_a_bug_on_the_worker_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyP
             monkeypatch.setattr(node.learning.runner.core, "progress", broken)
             learner.hand_over()
             await until(lambda: node.bugs)
-            await learner.crash()  # the bug may be told twice: where it struck and who waited for it
+            await (
+                learner.crash()
+            )  # the bug may be told twice: where it struck and who waited for it
             assert {type(bug) for bug in node.bugs} == {ZeroDivisionError}
             node.bugs.clear()
 

@@ -31,7 +31,10 @@ def bench(
 ) -> int:
     """Answer these claims; write ``out``, and the tables and figures of ``document`` if given."""
     answers = {name: [q.ask(runs) for q in CLAIMS[name](plan)] for name in names}
-    found = {name: [row for answer in answers[name] for row in answer()] for name in names}
+    found: dict[str, list[Row]] = {}
+    for name in names:
+        found[name] = [row for answer in answers[name] for row in answer()]
+        print(f"{name}\n{report.claim_table(found[name])}\n", flush=True)
     facts = report.about(runs, plan)
     if document is not None:
         tables = {name: report.claim_table(found[name]) for name in names}
@@ -47,7 +50,6 @@ def bench(
 
 
 def _conclude(rows: Sequence[Row]) -> int:
-    print(report.claim_table(rows))
     failed = [row for row in rows if not row.ok]
     for row in failed:
         print(f"not met: {row.claim}, {row.setting}: {row.difference:+.2f} {row.unit}")
