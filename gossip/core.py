@@ -132,6 +132,11 @@ class Core(ABC):
         """Whether an exchange is under way that progress and the period's end must wait for."""
 
     @property
+    def awaited(self) -> PeerId | None:
+        """The peer that opened an exchange here and whose next message x is held for, if any."""
+        return None
+
+    @property
     def due(self) -> int:
         """Exchanges still to propose in this period."""
         return self._due

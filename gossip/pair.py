@@ -54,6 +54,10 @@ class Pair(Core):
     def busy(self) -> bool:
         return self._open is not None
 
+    @property
+    def awaited(self) -> PeerId | None:
+        return self._open.peer if isinstance(self._open, Accepter) else None
+
     def open_period(self, exchanges: int | None = None) -> None:
         if exchanges is None:  # to have been called is as good as to have called
             exchanges = max(0, self.config.exchanges - len(self._called))

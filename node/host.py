@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from random import SystemRandom
 
@@ -57,6 +58,7 @@ class Host:
         self.learning: Learning | None = None
         self.saved_s: float | None = None  # of the last checkpoint, epoch
         self.fault: OperatorError | None = None  # the last checkpoint's, until one succeeds
+        self.hung_up: Callable[[PeerId], bool] = lambda peer: False  # set by whoever knows
         self._welcome: Welcome | None = None
         self._admission: asyncio.Task[None] | None = None
         self._tasks = Tasks(parts.on_bug)  # of this model
@@ -226,6 +228,9 @@ class Host:
         core = learning.runner.core
         while True:
             await asyncio.sleep(_TICK_S)
+            peer = core.awaited
+            if peer is not None and self.hung_up(peer):
+                self.peer_silent(peer)  # its process has ended: others may want an exchange
             if core.deadline() <= time.monotonic():
                 await learning.runner.run(lambda: core.tick(time.monotonic()))
 

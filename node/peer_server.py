@@ -75,6 +75,7 @@ class PeerServer:
     ) -> None:
         self._handler = handler
         self._exchanges = _Slots()
+        self._lines: dict[PeerId, asyncio.Transport] = {}  # of each peer's last exchange message
         self._transfers = _Slots()
         self._runner = web.AppRunner(
             self._application(),
@@ -102,6 +103,14 @@ class PeerServer:
             ]
         )
         return application
+
+    def hung_up(self, peer: PeerId) -> bool:
+        """Whether the connection of its last exchange message is gone: its next will not come."""
+        line = self._lines.get(peer)
+        if line is None or not line.is_closing():
+            return False
+        del self._lines[peer]
+        return True
 
     async def start(self, host: str, port: int) -> int:
         """Listen and return the port (``port`` 0 takes a free one).  Raises OperatorError."""
@@ -174,6 +183,8 @@ class PeerServer:
                 )
             if opened.sender != peer:
                 raise Forged(f"{peer.short} brought a message of {opened.sender.short}")
+            assert request.transport is not None
+            self._lines[peer] = request.transport
             sealed, answer = await self._handler.exchanged(opened, payload)
             response = web.StreamResponse()
             response.content_length = len(sealed) + memoryview(answer).nbytes

@@ -40,6 +40,11 @@ class Carrier:
     ) -> None:
         """One request and its answer; ``breaks_in``: messages until the connection breaks."""
 
+        def hang_up() -> None:
+            """A connection that breaks tells both ends."""
+            if called.core.awaited == caller.core.me:
+                called.failed(caller.core.me, "silent")
+
         def fail(reason: str, after_s: float) -> None:
             self._agenda.at(
                 self._agenda.now + after_s, lambda: caller.failed(called.core.me, reason)
@@ -48,6 +53,7 @@ class Carrier:
         def arrived() -> None:
             if breaks_in == 0:
                 fail("unreachable", self._network.latency_s)
+                hang_up()
                 return
             if not (called.up and reaches()):
                 fail("timeout", _TIMEOUT_S)
@@ -61,6 +67,8 @@ class Carrier:
             took_s = self._transfer(called, back)
             if breaks_in == 1 or not reaches():
                 fail("unreachable", took_s)
+                if breaks_in == 1:
+                    self._agenda.at(self._agenda.now + took_s, hang_up)
             else:
                 self._agenda.at(self._agenda.now + took_s, lambda: answered(back))
 

@@ -13,13 +13,11 @@ from blockbuster import blockbuster_ctx
 from covey.node.faults import OperatorError
 from covey.node.host import learning_config
 from covey.node.settings import Settings
-from covey.protocols.envelope import Scope, Sealer, open_sealed
+from covey.protocols.envelope import Sealer, open_sealed
 from covey.protocols.errors import Stale
-from covey.protocols.identity import Identity
-from covey.protocols.messages import Lineage, Propose
-from tests.node.hosts import LAYOUT, OTHER_LAYOUT, SWARM, Node, nodes, noise, until
-
-STRANGER = Identity(b"\x77" * 32)
+from covey.protocols.messages import Lineage
+from tests.node.hosts import OTHER_LAYOUT, Node, nodes, noise, until
+from tests.node.strangers import STRANGER, proposal
 
 
 @contextmanager
@@ -31,19 +29,6 @@ def full_disk() -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
-def proposal(node: Node, sealer: Sealer) -> tuple[bytes, bytes]:
-    """The first message of an exchange with a stranger that has this node's lineage."""
-    message = Propose(b"e" * 16, "f32", node.host.lineage, np.inf, np.inf)
-    return sealer.seal(Scope(SWARM, LAYOUT.digest), message), b""
-
-
-async def hold(node: Node) -> None:
-    """A stranger opens an exchange with ``node`` and is never heard of again."""
-    sealed, payload = proposal(node, Sealer(STRANGER, b"s" * 16))
-    await node.host.answer(open_sealed(sealed[4:]), bytearray(payload))
-    assert node.learning.runner.core.busy
 
 
 async def gone(node: Node, times: int) -> None:
@@ -241,51 +226,6 @@ def test_logged_values_show(tmp_path: Path) -> None:
             learner = await node.trainee(noise())
             learner.log(loss=0.5)
             await until(lambda: node.learning.tally.values == {"loss": 0.5})
-            await learner.leave()
-
-    asyncio.run(go())
-
-
-def test_a_silent_proposer_is_given_up_also_while_a_model_is_copied(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The copy waits for the exchange to end, so it must not be what keeps it from ending."""
-    monkeypatch.setattr("covey.node.welcome._LINEAGE_CHECK_S", 0.01)
-    monkeypatch.setattr("covey.gossip.patience._FIRST_S", 0.2)
-
-    async def go() -> None:
-        async with nodes(tmp_path, 2) as (one, two):
-            one.view.wire.silent = {one.me, two.me}
-            learners = [await n.trainee(noise(seed=s)) for s, n in enumerate((one, two))]
-            core = one.learning.runner.core
-            two_core = two.learning.runner.core
-            elder = Lineage(two.host.lineage.founder, 1000)
-            await two.learning.runner.run(lambda: setattr(two_core, "lineage", elder))
-            await hold(one)
-            learners[0].step(1.0)
-            learners[0].hand_over()
-            one.view.wire.silent.clear()
-            await until(lambda: core.lineage.founder == elder.founder and not core.busy)
-            await until(lambda: learners[0].consumed)
-            assert one.learning.tally.reasons == {"silent": 1}
-            for learner in learners:
-                await learner.crash()
-
-    asyncio.run(go())
-
-
-def test_the_death_of_a_peer_frees_what_waits_for_it(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with nodes(tmp_path) as (node,):
-            learner = await node.trainee(noise())
-            await hold(node)
-            learner.step(1.0)
-            learner.hand_over()
-            await node.learning.runner.run(lambda: None)
-            assert not learner.consumed
-            node.host.peer_silent(STRANGER.peer)
-            await until(lambda: learner.consumed)
-            assert node.learning.tally.reasons == {"silent": 1}
             await learner.leave()
 
     asyncio.run(go())

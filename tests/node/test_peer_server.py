@@ -140,6 +140,21 @@ def test_a_cut_body_is_counted_and_its_slot_is_free_again() -> None:
     asyncio.run(go())
 
 
+def test_who_has_hung_up_after_a_message_is_known() -> None:
+    async def go() -> None:
+        async with members(SECRET, SECRET) as (one, two):
+            assert not two.server.hung_up(one.peer), "it has said nothing yet"
+            _, writer = await one.connect(two)
+            writer.write(post("/p/exchange", one.sealed()))
+            await until(lambda: two.handler.exchanges)
+            assert not two.server.hung_up(one.peer)
+            writer.transport.abort()
+            await until(lambda: two.server.hung_up(one.peer))
+            assert not two.server.hung_up(one.peer), "said once"
+
+    asyncio.run(go())
+
+
 def test_a_peer_that_hangs_up_before_the_answer_is_not_at_fault(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -47,6 +47,15 @@ def moved(world: World) -> tuple[bool, bool]:
     return first, second
 
 
+def test_a_broken_connection_holds_nobody() -> None:
+    """Whichever message it breaks at."""
+    for seed in range(20):
+        world = world_of(Network(loss=0.999), seed)
+        converse(world)
+        world.agenda.run(1.0)
+        assert not any(resident.core.busy for resident in world.residents)
+
+
 def test_an_exchange_takes_two_round_trips_and_its_bytes() -> None:
     network = Network(latency_s=1.0, bytes_per_s=1000.0)
     world = world_of(network)
