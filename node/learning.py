@@ -279,16 +279,16 @@ class Learning:
         """A few exchanges without training, so that the learner ends with the flock's average."""
         until = time.monotonic() + _SETTLE_S
         await self._between.wait()  # the last snapshot's period
-        exchanges = 0
+        before = self.tally.exchanges
         while (partners := self._partners()) and time.monotonic() < until:
             training = self._flock.anybody_training(self.layout.digest)
-            enough = exchanges >= self._core.config.settle_exchanges
+            done = self.tally.exchanges - before  # whoever proposed them
+            enough = done >= self._core.config.settle_exchanges
             if enough if training else self._agrees_with(partners):
                 break
             await self._exchange(1)
             # No progress any more: the scales must follow the distance alone, and shrink with it.
             await self.runner.run_idle(self._core.replica.rest)
-            exchanges += 1
             await asyncio.sleep(_SETTLE_GAP_S if training else _BUSY_WAIT_S)
         await self._last_increment(attachment)
         tally = self.tally

@@ -118,9 +118,12 @@ class Resident:
         self.settled = False
         self._apart.clear()
 
+        enough = self.exchanges + rounds  # whoever proposes them
+
         def again(left: int) -> None:
             partners = self._partners()
-            if not left or not partners or self._agrees(partners):
+            over = not left or self.exchanges >= enough
+            if over or not partners or self._agrees(partners):
                 self.settled = True
                 return
             self.core.open_period(1)
