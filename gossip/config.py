@@ -15,7 +15,7 @@ class OuterStep:
     ValueError where nodes drift apart even if an exchange per period succeeds.
     """
 
-    momentum: float = 0.9
+    momentum: float = 0.85
     rate: float = 0.7
 
     def __post_init__(self) -> None:
@@ -38,7 +38,7 @@ class Screening:
     remembered: int = 24  # distances that count, as many of each peer as of any other
     unscreened: int = 4  # first exchanges without a history to go by ...
     first_reach: float = 16.0  # ... refused beyond this many own movements and beyond |x|
-    gate_ratio: float = 3.0  # refused beyond this many medians
+    gate_ratio: float = 2.5  # refused beyond this many medians
     clip_quantile: float = 0.3  # clipped to this quantile
     growth: float = 10.0  # a distance counts as so many medians at most
     negligible: float = 0.001  # relative to |x|: never clipped, whatever the history

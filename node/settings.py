@@ -142,7 +142,7 @@ class Settings:
     exchanges: int = 1  # proposed in each period
     pulls: int = 7  # see gossip.config.Config
     hostile_share: float = 0.2
-    outer_momentum: float = 0.9  # see gossip.config.OuterStep
+    outer_momentum: float = 0.85  # see gossip.config.OuterStep
     outer_rate: float = 0.7
     checkpoint_every_s: float = 60.0
     checkpoint_keep: int = 3

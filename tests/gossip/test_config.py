@@ -6,7 +6,7 @@ from covey.gossip.config import Config, OuterStep, Screening
 
 
 def test_the_defaults_are_the_measured_ones() -> None:
-    assert OuterStep() == OuterStep(momentum=0.9, rate=0.7)
+    assert OuterStep() == OuterStep(momentum=0.85, rate=0.7)
     assert (Config().codec, Config().exchanges) == ("mod4", 1)
 
 

@@ -10,7 +10,7 @@ from covey.gossip.screening import Bound, Bounds, Screen
 from covey.protocols.identity import PeerId
 
 DISTANCES = st.floats(0, allow_infinity=True, allow_nan=False)
-CONFIG = Screening()
+CONFIG = Screening(gate_ratio=3.0)
 
 
 PEERS = [PeerId(bytes([number]) * 32) for number in range(60)]
