@@ -25,7 +25,7 @@ from covey.gossip.config import Config, OuterStep
 from covey.gossip.mixing import norm
 from covey.gossip.quantiser import Floats, own_scales
 from covey.gossip.replica import Replica, Saved
-from covey.gossip.screening import Bounds, Screen
+from covey.gossip.screening import Bounds, Pair, Screen
 from covey.gossip.stability import Contraction, affordable_momentum, steady_momentum
 from covey.protocols.identity import PeerId
 from covey.protocols.layout import Layout
@@ -67,6 +67,7 @@ class Core(ABC):
         self.replica = Replica(layout)
         self.lineage = Lineage()
         self.accepting = False  # whether peers that open an exchange are answered at all
+        self.settling = False  # no training: distances shrink, and are no yard-stick for others
         self._rng = rng
         self._screens = Screen(config.screening), Screen(config.screening)
         self._contraction = Contraction(config.exchanges)
@@ -204,6 +205,13 @@ class Core(ABC):
         if not lineages.mixable(self.lineage, theirs):
             return Refuse(exchange, "lineage", "other initial weights, or far behind")
         return None
+
+    def _note(self, peer: PeerId, distances: Pair) -> None:
+        """Remember how far away a peer was, by which others are judged."""
+        if self.settling:
+            return
+        for screen, distance in zip(self._screens, distances, strict=True):
+            screen.note(peer, distance)
 
     def _bounds(self) -> Bounds:
         return Bounds(self._screens[0].bound(), self._screens[1].bound())

@@ -189,8 +189,7 @@ class Pair(Core):
         if undecoded > self.config.screening.undecoded_share:
             reason, detail = "undecoded", f"{undecoded:.0%} of the blocks are too far apart"
         else:  # then the distance is that of nearly the whole vector
-            for screen, distance in zip(self._screens, opened.distances, strict=True):
-                screen.note(opened.peer, distance)
+            self._note(opened.peer, opened.distances)
             if not opened.factors[0]:
                 reason = "implausible"
                 detail = f"{opened.distances[0]:.3g} away, far beyond recent peers"

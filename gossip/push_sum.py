@@ -203,8 +203,7 @@ class PushSum(Core):
         x, split = self.replica.x, self.replica.parameters
         distances = mixing.norm(theirs[:split], x[:split]), mixing.norm(theirs[split:], x[split:])
         plausible = all(self._bounds().factors(distances))
-        for screen, distance in zip(self._screens, distances, strict=True):
-            screen.note(sender, distance)
+        self._note(sender, distances)
         if not plausible:
             detail = f"{distances[0]:.3g} away, far beyond recent peers"
             self._tell(sender, "implausible", detail, distances[0])

@@ -179,8 +179,7 @@ class RobustPull(Core):
             reason, detail = "undecoded", f"{undecoded:.0%} of the blocks are too far apart"
         else:  # then the distance is that of nearly the whole vector
             plausible = all(self._bounds().factors(distances))
-            for screen, distance in zip(self._screens, distances, strict=True):
-                screen.note(asked.peer, distance)
+            self._note(asked.peer, distances)
             if not plausible:
                 reason, detail = "implausible", f"{distances[0]:.3g} away, far beyond recent peers"
         asking.largest.append(np.minimum(opened.largest(), asked.most))

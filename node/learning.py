@@ -114,7 +114,7 @@ class Learning:
         else:
             self._applied.set()
         self.phase, self.reason = Phase.TRAINING, ""
-        self._core.accepting = True
+        self._core.accepting, self._core.settling = True, False
         attachment.lineage = self._core.lineage
         await attachment.start(replace)
         self._tasks.spawn(self._periods(attachment))
@@ -139,6 +139,7 @@ class Learning:
     def settle(self, attachment: Attachment) -> None:
         """Training is over: exchange until the flock agrees, then tell the learner."""
         self.phase = Phase.SETTLING
+        self._core.settling = True
         self._flock.tell()
         self._tasks.spawn(self._settle(attachment))
 

@@ -116,6 +116,7 @@ class Resident:
     def settle(self, rounds: int) -> None:
         """Exchange without training, so often or until it agrees with everyone."""
         self.settled = False
+        self.core.settling = True
         self._apart.clear()
 
         enough = self.exchanges + rounds  # whoever proposes them

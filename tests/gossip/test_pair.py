@@ -116,6 +116,23 @@ def test_an_exchange_the_gate_refused_is_not_the_periods_exchange(flocks: Flocks
     assert a.due == 0
 
 
+def test_who_settles_late_is_not_too_far_for_those_who_have_agreed(flocks: Flocks) -> None:
+    flock = flocks(6, config=Config(codec="f32"), seed=1).scattered(0.0)
+    for _ in range(10):
+        flock.period(flock.moves(0.01))
+    *agreed, late = flock.cores
+    for core in agreed:
+        core.settling = True
+    for _ in range(30):
+        for number in range(5):
+            flock.exchange(number, (number + 1) % 5)
+    flock.learn(late, flock.moves(0.01)[5])
+    flock.outcomes.clear()
+    flock.exchange(5, 0)
+    flock.exchange(1, 5)
+    assert [outcome.reason for outcome in flock.outcomes] == [""] * 4
+
+
 def test_progress_waits_while_an_exchange_is_open(flocks: Flocks) -> None:
     a, b = two(flocks)
     proposal(a, b)
