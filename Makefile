@@ -22,7 +22,7 @@ demo: $(STAMP)  ## three nodes on this machine learn together, found over mDNS
 	@$(BIN)/covey demo $(ARGS)
 
 test: $(STAMP)  ## every test, real daemons included
-	@$(BIN)/pytest -q -n auto --dist loadfile $(ARGS)
+	@$(BIN)/pytest -q -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 fuzz: $(STAMP)  ## 200 000 hostile inputs for each decoder: some minutes
 	@COVEY_FUZZ=200000 $(BIN)/pytest -q -n auto -o timeout=0 -k "fuzz or hostile" tests/protocols tests/gossip $(ARGS)

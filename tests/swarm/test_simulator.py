@@ -26,8 +26,8 @@ from tests.swarm.flock import Flock
 pytestmark = pytest.mark.swarm
 
 TASK, SPLIT = "digits", "dirichlet:0.2"
-NODES, PERIODS, STEPS, PERIOD_S = 4, 32, 10, 0.5
-SEEDS = range(8)
+NODES, PERIODS, STEPS, PERIOD_S = 4, 24, 10, 0.5
+SEEDS = range(6)
 MOMENTS = ("middle", "end", "settled")
 LEARNER = Path(__file__).parent / "data" / "learner_simulated.py"
 # Of accuracy; of loss and of the distance to the average, as shares of what is simulated.
