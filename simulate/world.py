@@ -168,10 +168,10 @@ class World:
         return Probes(self._taking_part, self._reaches, rng, self.agenda, latency_s)
 
     def _mind(self) -> Welcome:
-        """Whoever falls behind copies a model; only trouble makes anybody fall behind."""
+        """Whoever falls behind, or is refused by nearly all, copies a model."""
         scenario = self.scenario
         welcome = Welcome(self._by_id, self._roster, self._reaches, self.agenda, scenario.network)
-        if scenario.churn or scenario.cut or scenario.attack:
+        if scenario.nodes <= _PROBING:
             for resident in self._taking_part:
                 if not isinstance(resident, Attacker):
                     welcome.mind(resident)

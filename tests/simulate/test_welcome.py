@@ -32,7 +32,6 @@ def test_a_node_far_behind_copies_the_eldest_that_it_reaches() -> None:
     grow([elder, off], 50)
     grow([late], 4)
     off.up = False
-    world.welcome.mind(late)
     world.agenda.run(0.9)
     assert late.core.lineage.age == 4
     world.agenda.run(1.2)
@@ -48,7 +47,6 @@ def test_the_learner_keeps_what_it_did_meanwhile() -> None:
     world = flock(2)
     late, elder = world.residents
     grow([elder], 50)
-    world.welcome.mind(late)
     world.agenda.run(1.1)
     late.vector += np.float32(0.25)
     before = late.vector.copy()
@@ -62,8 +60,6 @@ def test_a_node_nearly_as_far_does_not_copy() -> None:
     world = flock()
     grow(world.residents, 50)
     grow(world.residents[:1], 40)
-    for resident in world.residents:
-        world.welcome.mind(resident)
     world.agenda.run(5.0)
     assert not world.welcome.copies
 
@@ -75,7 +71,6 @@ def test_a_node_that_nearly_all_refuse_copies_one_of_them() -> None:
     for other in others:
         for _ in range(3):
             mine.verdict.note(other.core.me, refused=True)
-    world.welcome.mind(mine)
     world.agenda.run(1.5)
     assert world.welcome.copies == 1
     assert mine.core.replica.x[0] in {1.0 + other.number for other in others}
@@ -84,9 +79,8 @@ def test_a_node_that_nearly_all_refuse_copies_one_of_them() -> None:
 
 def test_an_elder_that_goes_off_gives_nothing_and_is_asked_again() -> None:
     world = flock(2)
-    late, elder = world.residents
+    _, elder = world.residents
     grow([elder], 50)
-    world.welcome.mind(late)
     world.agenda.at(1.001, lambda: setattr(elder, "up", False))
     world.agenda.run(3.0)
     while_off = world.welcome.copies
