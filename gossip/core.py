@@ -213,6 +213,18 @@ class Core(ABC):
         for screen, distance in zip(self._screens, distances, strict=True):
             screen.note(peer, distance)
 
+    def _tell(
+        self,
+        peer: PeerId,
+        reason: str = "",
+        detail: str = "",
+        distance: float = 0.0,
+        proposed: bool = False,
+    ) -> None:
+        """Report an exchange that was taken whole or, with a ``reason``, not at all."""
+        factor = 0.0 if reason else 1.0
+        self._outcomes.append(Outcome(peer, reason, detail, distance, factor, proposed))
+
     def _bounds(self) -> Bounds:
         return Bounds(self._screens[0].bound(), self._screens[1].bound())
 

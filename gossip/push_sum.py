@@ -33,7 +33,7 @@ from random import Random
 from covey.gossip import mixing
 from covey.gossip.codecs import Buffer, floats
 from covey.gossip.config import Config
-from covey.gossip.core import Core, Outcome, Outgoing, refusal
+from covey.gossip.core import Core, Outgoing, refusal
 from covey.gossip.quantiser import Floats
 from covey.gossip.sampling import Cycle
 from covey.protocols import limits
@@ -220,17 +220,6 @@ class PushSum(Core):
         """Take a mass in: x moves to the weighted mean."""
         self.weight += weight
         mixing.add_difference(self.replica.x, vector, self.replica.x, weight / self.weight)
-
-    def _tell(
-        self,
-        peer: PeerId,
-        reason: str = "",
-        detail: str = "",
-        distance: float = 0.0,
-        proposed: bool = False,
-    ) -> None:
-        factor = 0.0 if reason else 1.0
-        self._outcomes.append(Outcome(peer, reason, detail, distance, factor, proposed))
 
     def _release(self) -> None:
         """A model that begins has the weight of one node, whatever the last one's was."""

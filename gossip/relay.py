@@ -29,7 +29,7 @@ from covey.gossip import lineage as lineages
 from covey.gossip import mixing
 from covey.gossip.codecs import Buffer, floats
 from covey.gossip.config import Config
-from covey.gossip.core import Core, Outcome, Outgoing, refusal
+from covey.gossip.core import Core, Outgoing, refusal
 from covey.gossip.quantiser import Floats
 from covey.protocols import limits
 from covey.protocols.errors import RemoteError, Unsupported
@@ -303,17 +303,6 @@ class Relay(Core):
     def _become(self, role: Role) -> None:
         assert role in _NEXT[self.role], f"{role.name} after {self.role.name}"
         self.role = role
-
-    def _tell(
-        self,
-        peer: PeerId,
-        reason: str = "",
-        detail: str = "",
-        distance: float = 0.0,
-        proposed: bool = False,
-    ) -> None:
-        factor = 0.0 if reason else 1.0
-        self._outcomes.append(Outcome(peer, reason, detail, distance, factor, proposed))
 
     def _release(self) -> None:
         self.role, self.turn = Role.WAITING, Turn()

@@ -27,7 +27,7 @@ from covey.gossip import mixing
 from covey.gossip.aggregation import robust_mean, tolerated
 from covey.gossip.codecs import Buffer, Coder, coder, scales_size, split
 from covey.gossip.config import Config
-from covey.gossip.core import Core, Outcome, Outgoing, refusal
+from covey.gossip.core import Core, Outgoing, refusal
 from covey.gossip.quantiser import RANGE_PER_SCALE, Floats
 from covey.gossip.replica import Saved
 from covey.gossip.sampling import Cycle
@@ -213,8 +213,7 @@ class RobustPull(Core):
             self.replica.remember(np.minimum(largest, honest))
 
     def _end(self, asked: _Asked, reason: str, detail: str = "", distance: float = 0.0) -> None:
-        factor = 0.0 if reason else 1.0
-        self._outcomes.append(Outcome(asked.peer, reason, detail, distance, factor, True))
+        self._tell(asked.peer, reason, detail, distance, proposed=True)
         self._open = None
 
     def _release(self) -> None:
