@@ -56,7 +56,8 @@ class Pair(Core):
 
     @property
     def awaited(self) -> PeerId | None:
-        return self._open.peer if isinstance(self._open, Accepter) else None
+        opened = self._open  # read once: the caller may be on another thread
+        return opened.peer if isinstance(opened, Accepter) else None
 
     def open_period(self, exchanges: int | None = None) -> None:
         if exchanges is None:  # to have been called is as good as to have called

@@ -154,7 +154,7 @@ class Learning:
         holds = not clean and bool(self._core.lineage.founder)
         self.phase = Phase.PAUSED if holds else Phase.IDLE
         self.reason = "the learner stopped without a goodbye" if holds else ""
-        self._core.accepting = holds
+        self._core.accepting, self._core.settling = holds, False
         self._flock.tell()
 
     def mixed(self, outcomes: list[Outcome]) -> None:
