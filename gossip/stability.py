@@ -10,7 +10,7 @@ matrix, since E[phi d] = -c phi² and E[d²] = c phi² (a matching's averaging i
 stay together if and only if its spectral radius is below 1.
 
 That is why the step is Nesterov's.  At one matching per period and rate 0.7, NoLoCo's heavy-ball
-drifts apart from momentum 0.8 on and needs two nodes to hide it; the look-ahead is stable at
+drifts apart from momentum 0.81 on and needs two nodes to hide it; the look-ahead is stable at
 DiLoCo's 0.9.  Where fewer exchanges succeed than planned, momentum must give way: each node follows
 the contraction that it sees itself.
 """
