@@ -12,4 +12,4 @@ whose key comes from the invite's secret (certificates, invite), and speak mutua
 ``PROTOCOL`` is the number both sides must share; it grows when an older node could not understand.
 """
 
-PROTOCOL = 1
+PROTOCOL = 2

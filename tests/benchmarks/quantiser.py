@@ -48,16 +48,11 @@ def operations(parameters: int) -> dict[str, Callable[[], object]]:
     mine, theirs = Quantiser(x, scales, 1), Quantiser(y, scales, 1)
     layer = theirs.write(0)
     mine.write(0)
-    blocks = np.arange(len(scales))
-
-    def read() -> None:
-        mine.unsure = blocks
-        mine.read(0, layer)
 
     return {
         "copy of the vector": lambda: np.copyto(out, x),
         "write layer 0": lambda: mine.write(0),
-        "read layer 0": read,
+        "read layer 0": lambda: mine.read(0, layer),
         "distance": mine.distance,
         "largest per block": mine.largest,
         "apply": lambda: mine.apply(out, 0.5),

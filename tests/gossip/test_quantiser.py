@@ -1,6 +1,9 @@
 """The quantiser against a slow reference, and the properties that the exchange rests on."""
 
+import tracemalloc
 from dataclasses import dataclass
+from itertools import pairwise
+from random import Random
 
 import numpy as np
 import pytest
@@ -8,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from covey.gossip import quantiser
-from covey.gossip.quantiser import BLOCK, LAYERS, Floats, Quantiser
+from covey.gossip import quantiser, reference
+from covey.gossip.quantiser import BLOCK, LAYERS, Floats, Quantiser, Workspace
 from covey.protocols.errors import Malformed
 
 CHUNK = 512 * BLOCK
-WEIGHTS = quantiser._CHECK_WEIGHTS.astype(np.int64)
+WEIGHTS = reference._CHECK_WEIGHTS.astype(np.int64)
 LENGTHS = st.one_of(st.integers(1, 300), st.sampled_from([64, 128, CHUNK - 1, CHUNK, CHUNK + 65]))
 
 
@@ -221,10 +224,77 @@ def test_the_codes_hold_the_low_bits_and_the_check(case: Case) -> None:
     case = Case(case.x[:300], case.y, case.scales[: quantiser.blocks_in(300)], case.seed)
     side = Quantiser(case.x, case.scales, case.seed)
     q = quantised(case.x, side, case.seed)
-    wire = np.frombuffer(side.write(0), np.uint8)
-    codes, checks = wire[: len(q) * 32].reshape(-1, 32), wire[len(q) * 32 :]
+    wire = np.frombuffer(side.write(0), np.uint8).reshape(-1, 33)
+    codes, checks = wire[:, :32], wire[:, 32]
     assert np.array_equal(np.hstack([codes & 15, codes >> 4]), q & 15)
     assert np.array_equal(checks, ((q >> 4) @ WEIGHTS) & 255)
+
+
+@settings(max_examples=60)
+@given(cases(), st.lists(st.integers(0, 520), max_size=4), st.randoms(use_true_random=False))
+def test_layer_0_may_come_in_parts(case: Case, cuts: list[int], order: Random) -> None:
+    whole, _ = pair(case)
+    parted, other = pair(case)
+    blocks = len(case.scales)
+    edges = sorted({0, blocks, *(min(cut, blocks) for cut in cuts)})
+    parts = list(pairwise(edges))
+    order.shuffle(parts)
+    codes = whole.write(0)
+    theirs = other.write(0)
+    whole.read(0, theirs)
+    for first, stop in parts:
+        piece = slice(first * 33, stop * 33)
+        assert parted.write_part(first, stop) == codes[piece]
+        parted.read_part(first, stop, memoryview(theirs)[piece])
+    assert np.array_equal(parted.unsure, whole.unsure)
+    assert np.array_equal(parted.largest(), whole.largest())
+    assert np.array_equal(decoded(parted), decoded(whole))
+
+
+def test_parts_not_read_are_unsure() -> None:
+    side = Quantiser(np.zeros(300, np.float32), np.ones(5, np.float32), 0)
+    side.write(0)
+    side.read_part(1, 3, bytes(side.write_part(1, 3)))
+    assert list(side.unsure) == [0, 3, 4]
+
+
+@settings(max_examples=40)
+@given(cases(), cases())
+def test_a_workspace_may_be_used_again(before: Case, case: Case) -> None:
+    """What it held for another exchange does not matter, even for one broken off."""
+    length = min(len(before.x), len(case.x))
+    blocks = quantiser.blocks_in(length)
+    before, case = (
+        Case(c.x[:length], c.y[:length], c.scales[:blocks], c.seed) for c in (before, case)
+    )
+    a, b = exchanged(case)
+    work = Workspace(length)
+    Quantiser(before.y, before.scales, before.seed, work).write(0)
+    other = Quantiser(before.x, before.scales, before.seed, work)
+    other.read(0, other.write(0))
+    again, peer = Quantiser(case.x, case.scales, case.seed, work), pair(case)[1]
+    for layer in range(LAYERS):
+        swap(again, peer, layer)
+        if not len(again.unsure):
+            break
+    assert np.array_equal(decoded(again), decoded(a))
+    assert again.distance() == b.distance()
+
+
+def test_a_quantiser_with_a_workspace_takes_no_memory_per_element() -> None:
+    x = np.zeros(64 * 32768, np.float32)
+    work, scales = Workspace(len(x)), np.ones(32768, np.float32)
+    theirs = Quantiser(x, scales, 1).write(0)
+    tracemalloc.start()
+    side = Quantiser(x, scales, 1, work)
+    for first in range(0, 32768, 128):
+        piece = slice(first * 33, (first + 128) * 33)
+        side.write_part(first, first + 128)
+        side.read_part(first, first + 128, memoryview(theirs)[piece])
+    side.apply(x, 0.5)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < len(x)
 
 
 @given(st.integers(1, 5000))

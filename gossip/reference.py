@@ -1,0 +1,176 @@
+"""The arithmetic of exchanges and replicas on numpy arrays.
+
+Vectors are float32, one-dimensional and held still meanwhile.  Blocks are 64 consecutive elements;
+the last of a vector may be shorter, and counts as padded with zeros.  A coded block is 33 bytes: 32
+of codes, elements i and i + 32 in the lower and upper half of byte i, and the check.
+
+Everything works in chunks that stay in cache: whole-array numpy expressions on large vectors cost
+several times more in memory traffic and page faults.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+BLOCK = 64
+HALF = BLOCK // 2
+CODED = HALF + 1  # bytes
+WEYL = 2654435769  # 2**32 / golden ratio: equidistributed multiples
+_CHUNK = 512  # blocks worked on at a time: 128 KiB of float32
+_OFFSETS = np.arange(BLOCK, dtype=np.uint32) * np.uint32(WEYL)
+# Each odd number below 128 once, with a sign, found by search so that the prefix sums all differ
+# mod 256: one or two coordinates that are off by a turn are always noticed, and so is any run of
+# neighbours that is off alike, as when a whole block drifts one way; other patterns 127 in 128.
+# As float32, whose matrix product is fast and here exact: 64 x 127 x 255 < 2**24.
+# fmt: off
+_CHECK_WEIGHTS = np.array([
+    -61, 91, -55, 111, -5, -1, -113, 23, 17, 115, -127, 73, -87, -99, 81, 95,
+    43, -107, -41, -119, -31, -101, -83, -67, 21, -105, -89, -29, 19, 123, 53, -9,
+    117, -51, 7, -13, -33, -109, -125, 65, 35, 11, 97, -47, 71, 69, 103, -3,
+    -75, -37, -121, 27, 79, -77, 85, 25, -15, 57, -45, 59, -93, -39, -49, -63,
+], np.float32)
+# fmt: on
+
+Buffer = bytes | bytearray | memoryview
+Bytes = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+
+
+def block_max(a: Floats, b: Floats | None, out: Floats) -> None:
+    """out <- the largest |a - b| (or |a|) of each block."""
+    for rows, flat in _chunks(len(out)):
+        part = a[flat] if b is None else a[flat] - b[flat]
+        # Without their sign the bits of floats are ordered as the floats are, and compare faster.
+        bits = part.view(np.int32) & np.int32(0x7FFFFFFF)
+        out[rows] = _padded(bits, len(out[rows])).max(axis=1).view(np.float32)
+
+
+def encode(
+    x: Floats, inverse: Floats, starts: NDArray[np.uint32], layer: int, out: Buffer | Bytes
+) -> None:
+    """out <- coded blocks: 4 bits of q = floor(x inverse + U), and a check of those above.
+
+    ``inverse`` (1 / D) and ``starts`` (the dither's counter) have one element per block.  ``layer``
+    0 takes the lowest 4 bits.
+    """
+    coded = _coded(out)
+    for rows, flat in _chunks(len(inverse)):
+        q = quantised(_padded(x[flat], len(inverse[rows])), inverse[rows], starts[rows])
+        q >>= 4 * layer
+        low = q.astype(np.uint8)
+        np.bitwise_or(low[:, :HALF] & 15, low[:, HALF:] << 4, out=coded[rows, :HALF])
+        q >>= 4
+        coded[rows, HALF] = _check(q)
+
+
+def decode(
+    mine: Buffer | Bytes,
+    theirs: Buffer | Bytes,
+    difference: Bytes,
+    energy: NDArray[np.int32],
+    peak: NDArray[np.int16],
+    doubtful: NDArray[np.bool_],
+) -> None:
+    """What both sides' layer 0 tells of consecutive blocks.
+
+    difference <- k = theirs - mine in [-8, 8), 4 bits of two's complement each, 32 bytes a block;
+    energy, peak <- the sum of k squared and the largest |k|; doubtful <- whether the check does not
+    fit or k is at the edge, -8, which the other side reads as -8 too.
+    """
+    ours, others = _coded(mine), _coded(theirs)
+    for rows, _ in _chunks(len(energy)):
+        own, k = unpacked(ours[rows, :HALF]), unpacked(others[rows, :HALF])
+        k -= own
+        k += 8
+        k &= 15
+        doubtful[rows] = (k == 0).any(axis=1)
+        k -= 8
+        nibbles = k & 15
+        np.bitwise_or(nibbles[:, :HALF], nibbles[:, HALF:] << 4, out=difference[rows])
+        wide = k.view(np.int8).astype(np.float32)
+        energy[rows] = np.einsum("ij,ij->i", wide, wide)
+        peak[rows] = np.abs(wide).max(axis=1)
+        own += k
+        carry = own.view(np.int8)
+        carry >>= 4  # of the peer's q div 16 against ours, if k is right
+        doubtful[rows] |= ours[rows, HALF] + _check(carry) != others[rows, HALF]
+
+
+def decode_further(
+    q: NDArray[np.int32], layer: int, theirs: Buffer | Bytes, k: NDArray[np.int16]
+) -> NDArray[np.bool_]:
+    """The next 4 bits of some blocks: q and k of shape (blocks, 64); whether each is doubtful.
+
+    ``k`` is known up to ``layer`` and gains that one.
+    """
+    shift, half = 4 * layer, 8 << 4 * layer
+    coded = _coded(theirs)
+    other = unpacked(coded[:, :HALF]).astype(np.int32) << shift
+    other |= (q + k) & ((1 << shift) - 1)
+    found = ((other - q + half) & (2 * half - 1)) - half
+    k[:] = found
+    doubtful: NDArray[np.bool_] = _check((q + found) >> (shift + 4)) != coded[:, HALF]
+    doubtful |= (found == -half).any(axis=1)
+    return doubtful
+
+
+def apply(difference: Bytes, steps: Floats, weight: float, out: Floats) -> None:
+    """out <- out + weight (D k), ``difference`` as decode leaves it: shape (blocks, 32)."""
+    for rows, flat in _chunks(len(steps)):
+        part = signed(difference[rows]) * steps[rows, None]
+        part *= np.float32(weight)
+        target = out[flat]
+        target += part.reshape(-1)[: len(target)]
+
+
+def quantised(x: Floats, inverse: Floats, starts: NDArray[np.uint32]) -> NDArray[np.int32]:
+    """q = floor(x / D + U) of rows of 64: int32, shape (blocks, 64)."""
+    dither = starts[:, None] + _OFFSETS
+    dither >>= np.uint32(8)
+    scaled = dither.astype(np.float32)
+    scaled *= np.float32(2.0**-24)
+    scaled += x * inverse[:, None]
+    np.floor(scaled, out=scaled)
+    return scaled.astype(np.int32)
+
+
+def unpacked(codes: Bytes) -> Bytes:
+    """The 4-bit numbers of some blocks, a byte each: a fresh array of shape (blocks, 64)."""
+    out = np.empty((len(codes), BLOCK), np.uint8)
+    np.bitwise_and(codes, 15, out=out[:, :HALF])
+    np.right_shift(codes, 4, out=out[:, HALF:])
+    return out
+
+
+def signed(difference: Bytes) -> NDArray[np.int8]:
+    """The k of some blocks: a fresh array of shape (blocks, 64)."""
+    k = unpacked(difference)
+    k ^= 8
+    k -= 8
+    return k.view(np.int8)
+
+
+def _chunks(blocks: int) -> Iterator[tuple[slice, slice]]:
+    """Which blocks are worked on at a time, and which elements these are."""
+    for first in range(0, blocks, _CHUNK):
+        stop = min(first + _CHUNK, blocks)
+        yield slice(first, stop), slice(first * BLOCK, stop * BLOCK)
+
+
+def _padded(part: NDArray[Any], blocks: int) -> NDArray[Any]:
+    """``part`` as rows of 64, the last padded with zeros."""
+    if len(part) < blocks * BLOCK:
+        part = np.pad(part, (0, blocks * BLOCK - len(part)))
+    return part.reshape(blocks, BLOCK)
+
+
+def _coded(data: Buffer | Bytes) -> Bytes:
+    return np.frombuffer(data, np.uint8).reshape(-1, CODED)
+
+
+def _check(high: NDArray[np.int32] | NDArray[np.int8]) -> Bytes:
+    """Sum of w_i high_i mod 256 of each row."""
+    sums: Bytes = (high.astype(np.uint8).astype(np.float32) @ _CHECK_WEIGHTS).astype(np.int32)
+    return sums.astype(np.uint8)
