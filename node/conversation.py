@@ -11,6 +11,7 @@ from covey.gossip.core import Outgoing
 from covey.node.runner import CoreRunner
 from covey.node.streams import Buffer
 from covey.node.unreachable import Kind, Unreachable
+from covey.protocols import limits
 from covey.protocols.envelope import Opened, ReplayWindow, Scope, Sealer
 from covey.protocols.errors import Forged, RemoteError, Stale, Unsupported
 from covey.protocols.identity import PeerId
@@ -19,7 +20,6 @@ from covey.protocols.messages import Busy, Propose, Refuse
 _FIRST_TIMEOUT_S = 10.0
 _LEAST_TIMEOUT_S = 5.0  # longer than patience.py's: the accepter gives up first
 _STRETCH_MAX = 16.0
-_SLOWEST_BYTES_PER_S = 125_000  # 1 Mbit/s, until a transfer has been timed
 
 
 class Courier(Protocol):
@@ -156,7 +156,7 @@ class Conversation:
     def _timeout_s(self, payload: Buffer) -> float:
         """Follows what requests took so far; generous before any was timed."""
         if self._typical_s is None:
-            return _FIRST_TIMEOUT_S + (len(payload) + self.limit) / _SLOWEST_BYTES_PER_S
+            return _FIRST_TIMEOUT_S + (len(payload) + self.limit) / limits.LINK_BYTES_PER_S_MIN
         return self._stretch * max(_LEAST_TIMEOUT_S, 8 * self._typical_s)
 
     def _time(self, seconds: float) -> None:

@@ -27,6 +27,7 @@ UNVERIFIED_MAX = 256  # addresses known but never authenticated (mDNS spoofing b
 
 PUSH_WEIGHT_MAX = 1  # of one push, in nodes' worth; a node's own is 1 on average
 AGE_MAX = 2**62 - 1  # outer steps
+LINK_BYTES_PER_S_MIN = 125_000  # 1 Mbit/s: over a slower link nobody learns
 
 REPLAY_WINDOW = 1024  # sequence numbers below the highest that may still arrive
 
