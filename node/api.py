@@ -4,6 +4,7 @@
     GET  /api/v1/status                     GET  /api/v1/peers, /api/v1/peers/{id}
     GET  /api/v1/events?since=&types=&limit=&timeout=    long poll; or SSE with Last-Event-ID
     POST /api/v1/peers {"address"}          POST /api/v1/swarm/invites {"expires_s"}
+    GET, PATCH /api/v1/limits {"up_Bps", "down_Bps"}    null: no limit
     POST /api/v1/shutdown {"now"}
 
 Lists are {"items": [], "next": null}; errors are {"error": {"code", "message", "hint"}}.
@@ -16,6 +17,7 @@ import os
 import socket
 import ssl
 import time
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
@@ -27,8 +29,10 @@ from covey.node.events import Event, EventLog
 from covey.node.faults import OperatorError, file_faults
 from covey.node.guard import ApiError, Guard, json_response
 from covey.node.metrics import CONTENT_TYPE, Metrics
+from covey.node.rate import Rate
 from covey.node.report import PeerReport, StatusReport, as_json, rfc3339
 from covey.node.settings import API_PORT, Endpoint, Settings
+from covey.node.throttle import Limits
 
 READERS_MAX = 64  # event readers that wait at one time
 BODY_BYTES_MAX = 64 * 1024
@@ -36,6 +40,7 @@ EVENTS_MAX = 2000  # in one answer
 POLL_S, POLL_S_MAX = 60.0, 300.0
 KEEP_ALIVE_S = 15.0
 INVITE_S_MAX = 10 * 365 * 86400
+_KINDS = {str: "text", int: "a whole number", bool: "true or false"}
 
 
 class Control(Protocol):
@@ -44,6 +49,7 @@ class Control(Protocol):
     events: EventLog
     metrics: Metrics
     token: str
+    limits: Limits
 
     def status(self) -> StatusReport: ...
     def peers(self) -> list[PeerReport]: ...
@@ -136,6 +142,8 @@ class Api:
                 web.get("/api/v1/peers", self._peers),
                 web.get("/api/v1/peers/{id}", self._peer),
                 web.get("/api/v1/events", self._events),
+                web.get("/api/v1/limits", self._limits),
+                web.patch("/api/v1/limits", self._limit),
                 web.post("/api/v1/peers", self._add_peer),
                 web.post("/api/v1/swarm/invites", self._invite),
                 web.post("/api/v1/shutdown", self._shutdown),
@@ -173,6 +181,22 @@ class Api:
                 404, "no_such_peer", f"no peer has the id {wanted[:70]}", "see /api/v1/peers"
             )
         return json_response(as_json(found[0]))
+
+    async def _limits(self, _: web.Request) -> web.Response:
+        return json_response(self._control.limits.caps)
+
+    async def _limit(self, request: web.Request) -> web.Response:
+        """Set the limits that the body names; the others stay."""
+        limits = self._control.limits
+        throttles = {"up_Bps": limits.up, "down_Bps": limits.down}
+        wanted = [
+            (throttles[key], _rate(key, value))
+            for key, value in (await _object(request, throttles)).items()
+        ]
+        for throttle, rate in wanted:
+            throttle.limit(rate)
+        self._control.events.emit("net.limited", **limits.caps)
+        return json_response(limits.caps)
 
     async def _add_peer(self, request: web.Request) -> web.Response:
         address = await _field(request, "address", str)
@@ -334,12 +358,27 @@ def _query(request: web.Request, name: str, default: float, most: float) -> floa
 
 async def _field(request: web.Request, name: str, kind: type, default: Any = None) -> Any:
     """The one field that the JSON body of this request has."""
+    value = (await _object(request, [name])).get(name, default)
+    if type(value) is not kind:
+        raise ApiError(400, "bad_body", f"{name} is {_KINDS[kind]}")
+    return value
+
+
+async def _object(request: web.Request, names: Collection[str]) -> dict[str, Any]:
+    """The JSON body of this request, an object of no other fields than ``names``."""
     try:
         body = json.loads(await request.text() or "{}")
     except (ValueError, RecursionError, LookupError) as error:
         raise ApiError(400, "not_json", "the body is not JSON") from error
-    wrong = not isinstance(body, dict) or set(body) - {name}
-    value = default if wrong else body.get(name, default)
-    if wrong or type(value) is not kind:
-        raise ApiError(400, "bad_body", f'the body is {{"{name}": {kind.__name__}}}')
-    return value
+    if not isinstance(body, dict) or set(body) - set(names):
+        raise ApiError(400, "bad_body", f"the body is an object of {', '.join(names)}")
+    return body
+
+
+def _rate(name: str, value: Any) -> Rate:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+        raise ApiError(400, "bad_body", f"{name} is a number of bytes per second, or null")
+    try:
+        return Rate.of_json(value)
+    except (ValueError, OverflowError) as error:
+        raise ApiError(400, "bad_value", f"{name} = {value!r:.20} {error}") from error

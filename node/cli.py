@@ -18,6 +18,7 @@ import click
 from covey.gossip.config import ALGORITHMS
 from covey.node.faults import OperatorError
 from covey.node.home import Home
+from covey.node.rate import Rate
 
 if TYPE_CHECKING:
     from covey.node.client import Client
@@ -37,6 +38,13 @@ def _duration(text: str) -> int:
     if match is None or match[2] not in _UNITS_S:
         raise click.BadParameter(f"{text!r} is not a duration like 30min, 24h, 7d, or never")
     return int(match[1]) * _UNITS_S[match[2]]
+
+
+def _rate(text: str) -> Rate:
+    try:
+        return Rate.parse(text)
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r} {error}") from error
 
 
 def _examples(*lines: str) -> str:
@@ -64,6 +72,8 @@ def _node_options(command: F) -> F:
             click.option("--listen", metavar="HOST:PORT", help="Where peers connect."),
             click.option("--api", metavar="HOST:PORT", help="Where the HTTP API is."),
             click.option("--no-mdns", is_flag=True, help="Do not look for peers on the network."),
+            click.option("--up", metavar="RATE", help="Send at most e.g. 10mbit or 1.25MB/s."),
+            click.option("--down", metavar="RATE", help="Receive at most so much."),
             click.option(
                 "--algorithm",
                 type=click.Choice(ALGORITHMS),
@@ -235,6 +245,27 @@ def events(
     out = views.console()
     for event in found:
         views.print_event(out, event)
+
+
+@cli.command(epilog=_examples("covey limits", "covey limits --up 10mbit --down off"))
+@click.option("--up", metavar="RATE", type=_rate, help="Send at most 10mbit, 1.25MB/s, …, or off.")
+@click.option("--down", metavar="RATE", type=_rate, help="Receive at most so much.")
+@_home_option
+@_json_option
+def limits(up: Rate | None, down: Rate | None, home: str | None, as_json: bool) -> None:
+    """Show or change the bandwidth of exchanges and of copies of the model.
+
+    A change holds at once, and until the node ends; --up and --down of `up` and `run`, or up and
+    down in config.toml, are for good.  Probes and status are not counted and never wait.
+    """
+    change = {f"{way}_Bps": rate.json for way, rate in (("up", up), ("down", down)) if rate}
+    client, path = _client(home), "/api/v1/limits"
+    caps = client.patch(path, change) if change else client.get(path)
+    if as_json:
+        click.echo(json.dumps(caps))
+    else:
+        for way in ("up", "down"):
+            click.echo(f"{way:<5}{Rate.of_json(caps[f'{way}_Bps'])}")
 
 
 @cli.command(epilog=_examples("covey stop", "covey stop --now"))

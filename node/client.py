@@ -45,6 +45,10 @@ class Client:
         """The JSON answer to POST ``path``."""
         return self._ask("POST", path, json.dumps(body))
 
+    def patch(self, path: str, body: dict[str, Any]) -> Any:
+        """The JSON answer to PATCH ``path``."""
+        return self._ask("PATCH", path, json.dumps(body))
+
     def events(
         self, since: int = 0, types: Sequence[str] = (), follow: bool = True
     ) -> Iterator[dict[str, Any]]:

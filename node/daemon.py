@@ -38,6 +38,7 @@ from covey.node.peer_server import PeerServer
 from covey.node.report import DiscoveryReport, PeerReport, StatusReport
 from covey.node.settings import PEER_PORT, Settings
 from covey.node.tasks import Tasks
+from covey.node.throttle import Limits
 from covey.node.tls import Credentials
 from covey.node.transport import Transport
 from covey.protocols import PROTOCOL, invite, limits
@@ -95,6 +96,7 @@ class Daemon:
         self.events = EventLog()
         self.metrics = Metrics()
         self.token = load_or_create_token(home)
+        self.limits = Limits(settings.up, settings.down)
         self.stopping = False
         self._interrupted = False  # by the terminal, whose Ctrl-C reaches the script as well
         self._deadline = deadline
@@ -120,7 +122,7 @@ class Daemon:
         self._neighbours = Neighbours(
             membership,
             self._book,
-            Transport(self._credentials),
+            Transport(self._credentials, self.limits),
             lambda: self._desk.standing(),
             self.events,
             self.metrics,
@@ -154,7 +156,7 @@ class Daemon:
             phase=Phase.IDLE,
         )
         self._desk = Desk(card, self._host, self._neighbours, handout)
-        self._server = PeerServer(self._credentials, self._desk, self.failed)
+        self._server = PeerServer(self._credentials, self._desk, self.failed, self.limits)
         self._host.hung_up = self._server.hung_up
         self._link = LearnerLink(
             self.home.link_socket, self.home.maps, self._host, self._identity.peer.short
@@ -185,7 +187,7 @@ class Daemon:
             api="",  # not yet
             addresses=self._desk.card.addresses,
         )
-        self._overview = Overview(facts, self._host, self._neighbours, self._ledger)
+        self._overview = Overview(facts, self._host, self._neighbours, self._ledger, self.limits)
         with file_faults("listen for learners at", self.home.link_socket):
             await self._link.start()
         api_port = await self._api.start(self.home.api_socket, ports.api)

@@ -96,6 +96,10 @@ def _of_node(status: StatusReport) -> Iterator[Metric]:
         for lane, count in lanes.items():
             wire.add_metric((direction, lane), count)
     yield wire
+    caps = [(key.removesuffix("_Bps"), cap) for key, cap in status.net.caps.items()]
+    text = "What bulk may take, where there is a limit"
+    set_ones = [(way, cap) for way, cap in caps if cap is not None]
+    yield _gauges("covey_limit_bytes_per_second", text, "direction", set_ones)
 
 
 def _of_learning(status: StatusReport) -> Iterator[Metric]:

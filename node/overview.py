@@ -13,6 +13,7 @@ from covey.node.host import Host
 from covey.node.ledger import Lane, Ledger
 from covey.node.neighbours import Neighbours
 from covey.node.report import Severity, WarningReport
+from covey.node.throttle import Limits
 from covey.protocols import PROTOCOL
 from covey.protocols.messages import Phase
 
@@ -57,12 +58,15 @@ def greeting(facts: Facts, invitation: str | None) -> str:
 class Overview:
     """Builds the reports on demand; keeps nothing but the rates."""
 
-    def __init__(self, facts: Facts, host: Host, neighbours: Neighbours, ledger: Ledger) -> None:
+    def __init__(
+        self, facts: Facts, host: Host, neighbours: Neighbours, ledger: Ledger, limits: Limits
+    ) -> None:
         self.facts = facts
         self.discovery = report.DiscoveryReport()
         self._host = host
         self._neighbours = neighbours
         self._ledger = ledger
+        self._limits = limits
         self._rated = (time.monotonic(), 0, 0)
         self._rates = (0.0, 0.0)
 
@@ -191,6 +195,7 @@ class Overview:
             down_Bps=self._rates[1],
             sent_bytes={str(lane): count for lane, count in ledger.sent.items()},
             received_bytes={str(lane): count for lane, count in ledger.received.items()},
+            caps=self._limits.caps,
             discovery=self.discovery,
             event_loop_lag_s=self._neighbours.lag_s,
         )

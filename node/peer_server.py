@@ -5,6 +5,7 @@ A peer's fault (RemoteError) is caught in one place, ``_guard``, which counts an
 
 import asyncio
 import contextlib
+import math
 import os
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -17,6 +18,7 @@ from covey.node import streams
 from covey.node.listener import IDLE_S, LINGER_S, Listener, abort, host_of, log_bug
 from covey.node.streams import Buffer
 from covey.node.tasks import OnBug
+from covey.node.throttle import Limits, Throttle
 from covey.node.tls import Credentials, PeerSocket
 from covey.protocols import PROTOCOL, limits, packing
 from covey.protocols.envelope import Opened
@@ -71,9 +73,14 @@ class PeerServer:
     """Serves peers on one port until closed.  ``on_bug`` gets what ends it before that."""
 
     def __init__(
-        self, credentials: Credentials, handler: PeerHandler, on_bug: OnBug = log_bug
+        self,
+        credentials: Credentials,
+        handler: PeerHandler,
+        on_bug: OnBug = log_bug,
+        limits: Limits | None = None,
     ) -> None:
         self._handler = handler
+        self._limits = limits or Limits()
         self._exchanges = _Slots()
         self._lines: dict[PeerId, asyncio.Transport] = {}  # of each peer's last exchange message
         self._transfers = _Slots()
@@ -205,10 +212,10 @@ class PeerServer:
         with self._transfers.take(_socket(request).peer) as taken:
             if not taken:
                 return _refusal(429, "busy", "too many transfers at once")
-            return await _stream_file(request, path)
+            return await _stream_file(request, path, self._limits.up)
 
 
-async def _stream_file(request: web.Request, path: Path) -> web.StreamResponse:
+async def _stream_file(request: web.Request, path: Path, throttle: Throttle) -> web.StreamResponse:
     """The file from the offset that ``Range`` asks for to its end."""
     with await asyncio.to_thread(path.open, "rb") as file:
         length = os.fstat(file.fileno()).st_size
@@ -218,9 +225,9 @@ async def _stream_file(request: web.Request, path: Path) -> web.StreamResponse:
         if start:
             response.headers["Content-Range"] = f"bytes {start}-{length - 1}/{length}"
             file.seek(start)
-        async with _sending(request, response):
+        async with _sending(request, response, throttle.bytes_per_s):
             while chunk := await asyncio.to_thread(file.read, READ_BYTES):
-                await streams.send(response, chunk)
+                await streams.send(response, chunk, throttle=throttle)
     return response
 
 
@@ -247,10 +254,12 @@ async def _patience(length: int) -> AsyncIterator[None]:
 
 
 @contextlib.asynccontextmanager
-async def _sending(request: web.Request, response: web.StreamResponse) -> AsyncIterator[None]:
+async def _sending(
+    request: web.Request, response: web.StreamResponse, limit: float = math.inf
+) -> AsyncIterator[None]:
     """Round what writes ``response``'s body; a peer that does not read it is dropped."""
     try:
-        async with asyncio.timeout(streams.patience_s(response.content_length or 0)):
+        async with asyncio.timeout(streams.patience_s(response.content_length or 0, limit)):
             await response.prepare(request)
             yield
             await response.write_eof()

@@ -117,7 +117,7 @@ class NetReport:
     down_Bps: float = 0.0
     sent_bytes: Mapping[str, int] = field(default_factory=dict)  # lane -> bytes on the wire
     received_bytes: Mapping[str, int] = field(default_factory=dict)
-    caps: Mapping[str, float] = field(default_factory=dict)
+    caps: Mapping[str, float | None] = field(default_factory=dict)  # up_Bps, down_Bps
     discovery: DiscoveryReport = DiscoveryReport()
     event_loop_lag_s: float | None = None
 

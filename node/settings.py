@@ -16,6 +16,7 @@ from typing import Any
 from covey.gossip.config import ALGORITHMS
 from covey.node.faults import OperatorError, file_faults
 from covey.node.home import Home
+from covey.node.rate import OFF, Rate
 
 PEER_PORT = 17700  # taken at the first start if it is free; what a start took is kept in ports.json
 API_PORT = 17701
@@ -120,6 +121,10 @@ def _name(value: Any) -> str:
     return text
 
 
+def _rate(value: Any) -> Rate:
+    return Rate.parse(_text(value))
+
+
 def _endpoint(default_host: str) -> Callable[[Any], Endpoint]:
     return lambda value: Endpoint.parse(_text(value), default_host)
 
@@ -137,6 +142,8 @@ class Settings:
     api_cert: str = ""  # PEM files; an API beyond loopback needs them
     api_key: str = ""
     mdns: bool = True  # find peers on the local network
+    up: Rate = OFF  # the most that exchanges and copies of the model may send …
+    down: Rate = OFF  # … and receive
     algorithm: str = "pair"  # of learning together; all nodes of a swarm need the same
     codec: str = "mod4"  # or f32, which is exact and eight times larger
     exchanges: int = 1  # proposed in each period
@@ -159,6 +166,8 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "api_cert": _text,
     "api_key": _text,
     "mdns": _switch,
+    "up": _rate,
+    "down": _rate,
     "algorithm": _one_of(ALGORITHMS),
     "codec": _one_of(_CODECS),
     "exchanges": _number(1, 16, whole=True),

@@ -1,11 +1,12 @@
 """Bodies of the peer protocol: bounded before they are read, and moved without needless copies."""
 
 import asyncio
-from collections.abc import Iterator
+import math
 from typing import Any, Protocol
 
 import aiohttp
 
+from covey.node.throttle import Throttle
 from covey.protocols import limits, packing
 from covey.protocols.envelope import LENGTH, Opened, open_sealed
 from covey.protocols.errors import Malformed, TooLarge, Unsupported
@@ -17,6 +18,9 @@ SLICE_BYTES = 128 * limits.KIB  # encrypted in under a millisecond, so probes ge
 READ_BUFFER_BYTES = 256 * limits.KIB
 PATIENCE_S = 10.0  # for a small body, and on top of what RATE_MIN gives a big one
 RATE_MIN = 64 * limits.KIB  # bytes/s of the slowest link that is still served
+SHARERS = 9  # transfers that may share a limit of ours: copies of the model, and an exchange
+
+assert RATE_MIN < limits.LINK_BYTES_PER_S_MIN
 
 # What a connection that dies under a body raises, on either end.
 BROKEN = (ConnectionError, aiohttp.ClientPayloadError, asyncio.IncompleteReadError)
@@ -46,22 +50,26 @@ class Body(aiohttp.Payload):
         await send(writer, *self._parts)
 
 
-def patience_s(length: int) -> float:
-    """How long ``length`` bytes may take before the other end counts as stuck, in seconds."""
-    return PATIENCE_S + length / RATE_MIN
+def patience_s(length: int, limit: float = math.inf) -> float:
+    """How long ``length`` bytes may take before the other end counts as stuck, in seconds.
+
+    ``limit`` is our own, in bytes/s, which other transfers may share.
+    """
+    return PATIENCE_S + length / min(RATE_MIN, limit / SHARERS)
 
 
-def slices(part: Buffer) -> Iterator[memoryview]:
-    """``part`` as views of at most SLICE_BYTES."""
-    view = memoryview(part).cast("B")
-    for start in range(0, len(view), SLICE_BYTES):
-        yield view[start : start + SLICE_BYTES]
-
-
-async def send(writer: Writer, *parts: Buffer) -> None:
+async def send(writer: Writer, *parts: Buffer, throttle: Throttle | None = None) -> None:
+    """Write ``parts``, as fast as ``throttle`` admits, in views of at most SLICE_BYTES."""
     for part in parts:
-        for piece in slices(part):
+        view = memoryview(part).cast("B")
+        start = 0
+        while start < len(view):
+            length = SLICE_BYTES if throttle is None else throttle.piece(SLICE_BYTES)
+            piece = view[start : start + length]
+            if throttle is not None:
+                await throttle.admit(len(piece))
             await writer.write(piece)
+            start += len(piece)
             if len(piece) == SLICE_BYTES:
                 await asyncio.sleep(0)  # a write to a fast reader never suspends by itself
 

@@ -20,6 +20,7 @@ from covey.node import streams
 from covey.node.addresses import parse_address
 from covey.node.ledger import Lane
 from covey.node.streams import Body, Buffer
+from covey.node.throttle import Limits, Throttle
 from covey.node.tls import Credentials, Handshake, PeerContext, handshake
 from covey.node.unreachable import Kind, Unreachable, failed, refused
 from covey.protocols import PROTOCOL, limits, packing
@@ -121,8 +122,9 @@ class Transport:
     when what it answers is wrong.  Times are in seconds, addresses ``host:port``.
     """
 
-    def __init__(self, credentials: Credentials) -> None:
+    def __init__(self, credentials: Credentials, limits: Limits | None = None) -> None:
         self._credentials = credentials
+        self._limits = limits or Limits()
         self._links: dict[tuple[PeerId, Lane], _Link] = {}
         self._closed = False
 
@@ -202,7 +204,7 @@ class Transport:
         """
         view = into.cast("B")
         assert len(view) == offer.length, "the caller brings room for the whole state"
-        download = _Download(view, progress)
+        download = _Download(view, progress, self._limits.down)
         link = self._link(peer, Lane.STATE)
         tries = 0
         while download.done < offer.length:
@@ -244,16 +246,21 @@ class Transport:
 class _Download:
     """A state on its way into ``view``."""
 
-    def __init__(self, view: memoryview, progress: Callable[[int], None]) -> None:
+    def __init__(
+        self, view: memoryview, progress: Callable[[int], None], throttle: Throttle
+    ) -> None:
         self._view = view
         self._progress = progress
+        self._throttle = throttle
         self.done = 0
 
     async def go_on(self, link: _Link, address: str, offer: StateOffer) -> None:
         """Fetch from where it stopped.  Raises Unreachable, or Malformed for another range."""
         left = len(self._view) - self.done
         timeout = aiohttp.ClientTimeout(
-            total=streams.patience_s(left), sock_connect=CONNECT_S, sock_read=STALL_S
+            total=streams.patience_s(left, self._throttle.bytes_per_s),
+            sock_connect=CONNECT_S,
+            sock_read=STALL_S,
         )
         request = _Request("GET", address, f"/p/state/{offer.digest.hex()}", timeout)
         if self.done:
@@ -269,6 +276,7 @@ class _Download:
                 self._view[self.done : self.done + len(chunk)] = chunk
                 self.done += len(chunk)
                 self._progress(self.done)
+                await self._throttle.admit(len(chunk))
 
 
 async def _small(link: _Link, request: _Request, limit: int = limits.CONTROL_BYTES_MAX) -> bytes:

@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from covey.node.rate import Rate
+
 _STATE_STYLE = {
     "training": "bold green",
     "settling": "green",
@@ -50,7 +52,7 @@ def print_status(out: Console, status: Mapping[str, Any], now: float) -> None:
     out.print(f"peers       {_counts(swarm)}; {_discovery(net['discovery'])}")
     out.print(f"exchanges   {_exchanges(status['exchange'], now)}")
     out.print(
-        f"network     up {size(net['up_Bps'])}/s, down {size(net['down_Bps'])}/s; "
+        f"network     up {_flow(net, 'up_Bps')}, down {_flow(net, 'down_Bps')}; "
         f"peers connect to {escape(net['listen'])}, status at http://{escape(net['api'])}"
     )
     for warning in status["warnings"]:
@@ -148,6 +150,11 @@ def _counts(swarm: Mapping[str, Any]) -> str:
 def _discovery(discovery: Mapping[str, Any]) -> str:
     detail = f" ({discovery['detail']})" if discovery["detail"] else ""
     return escape(f"mDNS {discovery['state']}{detail}")
+
+
+def _flow(net: Mapping[str, Any], way: str) -> str:
+    cap = net["caps"].get(way)
+    return f"{size(net[way])}/s" + (f" of {Rate(cap)}" if cap is not None else "")
 
 
 def _exchanges(exchange: Mapping[str, Any], now: float) -> str:

@@ -24,6 +24,7 @@ from covey.node.report import (
     WarningReport,
 )
 from covey.node.settings import Endpoint, Settings
+from covey.node.throttle import Limits
 
 PATIENCE_S = 30.0
 SWARM = SwarmReport("abcd", "lab", members=2, alive=2)
@@ -42,6 +43,7 @@ class FakeControl:
     events: EventLog = field(default_factory=EventLog)
     metrics: Metrics = field(default_factory=Metrics)
     token: str = "t" * 43
+    limits: Limits = field(default_factory=Limits)
     warnings: tuple[WarningReport, ...] = ()
     readiness: dict[str, str] = field(default_factory=lambda: {"identity": "ok", "listen": "ok"})
     added: list[str] = field(default_factory=list)

@@ -11,6 +11,7 @@ from random import Random
 from covey.node.ledger import Lane, Ledger
 from covey.node.peer_server import PeerServer
 from covey.node.streams import Buffer
+from covey.node.throttle import Limits
 from covey.node.tls import Credentials
 from covey.node.transport import Transport
 from covey.protocols import PROTOCOL
@@ -110,8 +111,9 @@ class Member:
         self.credentials = Credentials(self.identity, secret, self.ledger)
         self.sealer = Sealer(self.identity, b"i" * 16)
         self.handler = Recorder(self.sealer, f"node-{number}")
-        self.server = PeerServer(self.credentials, self.handler)
-        self.transport = Transport(self.credentials)
+        self.limits = Limits()
+        self.server = PeerServer(self.credentials, self.handler, limits=self.limits)
+        self.transport = Transport(self.credentials, self.limits)
         self.port = 0
 
     @property

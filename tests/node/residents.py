@@ -21,6 +21,7 @@ from covey.node.ledger import Ledger
 from covey.node.metrics import Metrics
 from covey.node.neighbours import Neighbours
 from covey.node.peer_server import PeerServer
+from covey.node.throttle import Limits
 from covey.node.tls import Credentials
 from covey.node.transport import Transport
 from covey.protocols import PROTOCOL
@@ -64,7 +65,8 @@ class Resident:
         credentials = Credentials(self.identity, secret, self.ledger)
         self.book = AddressBook(self.me, Random(number))
         self.membership = Membership(self.me, instance, setting.pace, Random(number))
-        self.transport = Transport(credentials)
+        self.limits = Limits()
+        self.transport = Transport(credentials, self.limits)
         self.neighbours = Neighbours(
             self.membership,
             self.book,
@@ -94,7 +96,7 @@ class Resident:
         name = f"node-{number}"
         card = Standing(instance, name, "0.1.0", PROTOCOL, 0, (), Phase.IDLE)
         self.desk = Desk(card, self.host, self.neighbours, self.handout)
-        self.server = PeerServer(credentials, self.desk, self.bugs.append)
+        self.server = PeerServer(credentials, self.desk, self.bugs.append, self.limits)
         self.link = LearnerLink(self.folder / "s", self.folder / "maps", self.host, self.me.short)
         self._running: asyncio.Task[None] | None = None
 

@@ -12,6 +12,7 @@ import pytest
 
 from covey.node import cli, daemon, store
 from covey.node.home import Home
+from covey.node.rate import Rate
 from covey.node.report import Severity, WarningReport
 from covey.node.settings import Endpoint, Settings
 from covey.protocols.invite import Invite, parse
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
     from tests.node.conftest import FakeNode
 
 LAB = Invite("lab", b"l" * 32, ("10.0.0.1:17700",))
-COMMANDS = ("up", "run", "join", "invite", "status", "peers", "demo", "events", "stop", "version")
+COMMANDS = (
+    *("up", "run", "join", "invite", "status", "peers", "demo", "events"),
+    *("limits", "stop", "version"),
+)
 PROGRAMS = (*COMMANDS, "simulate")  # which is one of its own
 Covey = Callable[..., tuple[int, str, str]]
 
@@ -78,6 +82,7 @@ def test_help_lists_the_commands_and_exit_codes(capsys: pytest.CaptureFixture[st
         ["status", "--nonsense"],
         ["run"],
         ["invite", "--expires", "soon"],
+        ["limits", "--up", "10mb"],
         ["join"],
     ],
 )
@@ -112,7 +117,7 @@ def test_a_degraded_node_is_4(node: "FakeNode", covey: Covey) -> None:
     assert "! no peer answers; do this" in out
 
 
-@pytest.mark.parametrize("command", ["status", "peers", "events", "stop"])
+@pytest.mark.parametrize("command", ["status", "peers", "events", "limits", "stop"])
 def test_no_node_is_3_and_one_line(covey: Covey, command: str) -> None:
     code, out, err = covey(command)
     assert (code, out) == (3, "")
@@ -148,6 +153,18 @@ def test_following_events_ends_with_the_node(node: "FakeNode", covey: Covey) -> 
     node.loop.call_soon_threadsafe(node.loop.call_later, 0.05, node.control.on_stop)
     code, _, err = covey("events", "-f")
     assert (code, err.startswith("error: ")) == (3, True)
+
+
+# --- limits -------------------------------------------------------------------------------------
+
+
+def test_limits_are_shown_and_changed_at_once(node: "FakeNode", covey: Covey) -> None:
+    assert covey("limits") == (0, "up   off\ndown off\n", "")
+    assert covey("limits", "--up", "10mbit")[1] == "up   10mbit\ndown off\n"
+    code, out, _ = covey("limits", "--down", "0.5 GB/s", "--json")
+    assert (code, json.loads(out)) == (0, {"up_Bps": 1.25e6, "down_Bps": 5e8})
+    assert node.control.limits.least_bytes_per_s == 1.25e6
+    assert covey("limits", "--up", "off")[1] == "up   off\ndown 4gbit\n"
 
 
 # --- invite and join ----------------------------------------------------------------------------
@@ -228,7 +245,7 @@ def test_up_hands_its_flags_to_the_daemon(
 ) -> None:
     flags = ["--peer", "a:1", "--peer", "b", "--name", "studio", "--swarm", "lab", "--no-mdns"]
     flags += ["--listen", ":0", "--api", "127.0.0.1:0", "--codec", "f32", "--until-eof"]
-    flags += ["--algorithm", "pair"]
+    flags += ["--algorithm", "pair", "--up", "10mbit", "--down", "off"]
     assert covey("up", *flags)[0] == 5
     (call,) = started
     assert call["home"] == home
@@ -240,6 +257,7 @@ def test_up_hands_its_flags_to_the_daemon(
         listen=Endpoint("0.0.0.0", 0),
         api=Endpoint("127.0.0.1", 0),
         mdns=False,
+        up=Rate(1.25e6),
         codec="f32",
     )
     assert call["settings"] == expected
@@ -303,7 +321,7 @@ sys.exit(code)
 """
 
 
-@pytest.mark.parametrize("command", ["status", "peers", "events", "version", "--help"])
+@pytest.mark.parametrize("command", ["status", "peers", "limits", "version", "--help"])
 def test_quick_commands_load_nothing_heavy(node: "FakeNode", command: str) -> None:
     home = [] if command in ("version", "--help") else ["--home", str(node.home.root)]
     argv = [sys.executable, "-c", LOADED, command, *home]

@@ -21,7 +21,11 @@ STATUS = StatusReport(
     exchange=ExchangeReport(
         exchanges=9, accepted=8, busy=2, failed=1, rejected={"stale": 3, "forged": 1}, raw_bytes=400
     ),
-    net=NetReport(sent_bytes={"exchange": 70, "control": 5}, received_bytes={"exchange": 60}),
+    net=NetReport(
+        sent_bytes={"exchange": 70, "control": 5},
+        received_bytes={"exchange": 60},
+        caps={"up_Bps": 1.25e6, "down_Bps": None},
+    ),
 )
 
 
@@ -41,6 +45,8 @@ def test_counters_come_from_the_status() -> None:
     assert found["covey_peers{state=suspect}"] == 1
     assert found["covey_exchange_bytes_total{direction=sent,lane=exchange}"] == 70
     assert found["covey_exchange_bytes_total{direction=received,lane=exchange}"] == 60
+    limits = {key: value for key, value in found.items() if key.startswith("covey_limit_")}
+    assert limits == {"covey_limit_bytes_per_second{direction=up}": 1.25e6}
     assert found["covey_updates_received_total{result=accepted}"] == 8
     assert found["covey_updates_received_total{result=rejected}"] == 4
     assert found["covey_update_rejections_total{reason=stale}"] == 3

@@ -38,7 +38,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def overview(resident: Resident) -> Overview:
-    return Overview(FACTS, resident.host, resident.neighbours, resident.ledger)
+    return Overview(FACTS, resident.host, resident.neighbours, resident.ledger, resident.limits)
 
 
 def codes(resident: Resident) -> dict[str, str]:

@@ -7,6 +7,7 @@ import pytest
 
 from covey.node.faults import OperatorError
 from covey.node.home import Home
+from covey.node.rate import Rate
 from covey.node.settings import KEYS, Endpoint, Settings, load_settings
 
 
@@ -41,6 +42,8 @@ def test_every_key_can_be_given_in_the_file(home: Home) -> None:
         api_cert = "/c.pem"
         api_key = "/k.pem"
         mdns = false
+        up = "10 Mbit/s"
+        down = "2MB/s"
         algorithm = "robust-pull"
         codec = "f32"
         exchanges = 2
@@ -61,6 +64,7 @@ def test_every_key_can_be_given_in_the_file(home: Home) -> None:
     assert settings.listen == Endpoint("0.0.0.0", 17800)
     assert settings.api == Endpoint("::1", 17801)
     assert settings.outer_rate == 1.0
+    assert (settings.up, settings.down) == (Rate(1.25e6), Rate(2e6))
 
 
 def test_the_environment_gives_lists_and_switches(home: Home) -> None:
@@ -83,6 +87,9 @@ def test_the_environment_gives_lists_and_switches(home: Home) -> None:
         ("peers = ['http://a']", "is not host:port"),
         ("listen = '[::zz]:1'", "listen = "),
         ("mdns = 'perhaps'", "neither true nor false"),
+        ("up = 1250000", "is not text"),
+        ("up = '10'", "'10': is not a rate; write 10mbit, 1.25MB/s, or off"),
+        ("down = '5kbit'", "is below 1mbit, too slow to learn with; lift it with off"),
         ("exchanges = 0", "between 1 and 16"),
         ("exchanges = 1.5", "whole number"),
         ("outer_rate = true", "is not a number"),

@@ -9,7 +9,9 @@ import pytest
 from aiohttp.base_protocol import BaseProtocol
 
 from covey.node import streams
+from covey.node.rate import Rate
 from covey.node.streams import Buffer
+from covey.node.throttle import Throttle
 from covey.protocols import limits, packing
 from covey.protocols.envelope import LENGTH, Opened
 from covey.protocols.errors import Forged, Malformed, RemoteError, TooLarge, Unsupported
@@ -164,3 +166,14 @@ def test_another_protocol_version_is_named_before_its_fields_are_read() -> None:
 def test_patience_grows_with_the_length() -> None:
     assert streams.patience_s(0) == streams.PATIENCE_S
     assert streams.patience_s(streams.RATE_MIN * 50) == streams.PATIENCE_S + 50
+    assert streams.patience_s(streams.RATE_MIN * 50, 1e9) == streams.PATIENCE_S + 50
+    ours = streams.patience_s(10**6, 125_000) - streams.PATIENCE_S
+    assert ours == streams.SHARERS * 8, "our own limit, when others share it, is nobody's fault"
+
+
+def test_a_limited_body_is_cut_smaller() -> None:
+    sink, payload = Sink(), noise(40_000)
+    throttle = Throttle(Rate.parse("8mbit"))  # 12 500 bytes in a burst
+    asyncio.run(streams.send(sink, payload, throttle=throttle))
+    assert b"".join(bytes(chunk) for chunk in sink.chunks) == payload
+    assert {len(chunk) for chunk in sink.chunks[:-1]} == {throttle.piece(1 << 17)} == {12_500}

@@ -1,16 +1,18 @@
 """Copying a state from a peer: resumed when the connection breaks, and never believed unhashed."""
 
 import asyncio
+import time
 from pathlib import Path
 
 import pytest
 from blockbuster import blockbuster_ctx
 
-from covey.node import transport
+from covey.node import streams, transport
+from covey.node.rate import OFF, Rate
 from covey.node.transport import Kind, Unreachable
 from covey.protocols.errors import Forged, Malformed
 from covey.protocols.messages import StateOffer
-from tests.node.members import SECRET, Member, Proxy, members, noise, standing
+from tests.node.members import SECRET, Member, Proxy, members, noise, standing, until
 
 MIB = 1 << 20
 
@@ -101,6 +103,35 @@ def test_an_offer_that_is_gone_is_not_asked_for_again(tmp_path: Path) -> None:
             with pytest.raises(Unreachable) as caught:
                 await fetch(one, two, offer)
             assert caught.value.kind is Kind.NOTHING
+
+    asyncio.run(go())
+
+
+@pytest.mark.parametrize("way", ["up", "down"])
+def test_a_limit_holds_a_copy_back_but_no_probe(tmp_path: Path, way: str) -> None:
+    """At 1 Mbit/s it would take half a minute: time for any number of probes."""
+    state = noise(4 * MIB)
+
+    async def go() -> None:
+        async with members(SECRET, SECRET) as (one, two):
+            throttle = two.limits.up if way == "up" else one.limits.down
+            throttle.limit(Rate.parse("1mbit"))
+            offer = await asyncio.to_thread(two.handler.give, state, tmp_path / "state")
+            room, told = bytearray(len(state)), [0]
+            began = time.monotonic()
+            copying = asyncio.create_task(
+                one.transport.fetch_state(
+                    two.peer, two.address, offer, memoryview(room), told.append
+                )
+            )
+            for _ in range(20):
+                await one.transport.probe(two.peer, two.address, standing(), 5.0)
+            await until(lambda: told[-1])
+            elapsed_s = time.monotonic() - began
+            assert told[-1] <= 125_000 * (elapsed_s + 0.05) + streams.READ_BUFFER_BYTES
+            throttle.limit(OFF)
+            await copying
+            assert room == state
 
     asyncio.run(go())
 

@@ -73,6 +73,13 @@ def test_status_on_one_screen() -> None:
     ]
 
 
+def test_limits_are_shown_beside_what_is_used() -> None:
+    net = NetReport(up_Bps=1e6, caps={"up_Bps": 1.25e6, "down_Bps": None})
+    status = StatusReport(STATUS.node, SwarmReport("ab", "lab"), TrainingReport("idle"), net=net)
+    text = printed(views.print_status, as_json(status), NOW)
+    assert "network     up 1.0 MB/s of 10mbit, down 0 B/s; " in text
+
+
 def test_status_of_a_node_without_a_learner() -> None:
     status = StatusReport(STATUS.node, SwarmReport("ab", "lab"), TrainingReport("idle", "alone"))
     text = printed(views.print_status, as_json(status), NOW)
