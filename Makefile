@@ -48,14 +48,15 @@ install: $(STAMP)  ## only the set-up: .venv with the pinned versions
 	@:
 
 clean:  ## remove .venv and everything built
-	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) build dist *.egg-info gossip/*.so .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# The stamp is newer than the pins, or the set-up runs again; a broken one starts afresh.  A
+# The stamp is newer than the pins and the C extension's source, or the set-up runs again; a broken
+# one starts afresh.  A
 # `pip install .` by hand would leave a copy of covey there instead of the link to this folder (PEP
 # 610 tells which), and the tests would test that.
 LINKED := $(shell grep -ls '"editable": *true' $(VENV)/lib/python3*/site-packages/covey-*.dist-info/direct_url.json)
 .PHONY: unlinked
-$(STAMP): pyproject.toml constraints.txt deploy/install.sh $(if $(LINKED),,unlinked)
+$(STAMP): pyproject.toml constraints.txt deploy/install.sh setup.py gossip/_kernels.c $(if $(LINKED),,unlinked)
 	@PYTHON="$(PYTHON)" bash deploy/install.sh $(VENV)
 	@touch $@

@@ -38,7 +38,7 @@ pins="pyproject.toml constraints.txt deploy/install.sh"
 # shellcheck disable=SC2086
 if [ -e "$venv/.installed" ] && [ -z "$(find $pins -newer "$venv/.installed")" ] &&
     "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
-    echo "covey: something else was installed in $venv; putting this folder back"
+    echo "covey: installing this folder in $venv once more"
 else
     echo "covey: setting up $venv with $("$python" --version) (once; torch is the large part)"
     "$python" -m venv --clear "$venv" ||
@@ -62,3 +62,9 @@ if ! "$venv/bin/python" -m pip install --disable-pip-version-check --no-input \
     tail -n 15 "$log" >&2
     fail "pip failed; see above.  Is the network there?  \`make test\` tries again."
 fi
+kernels=$("$venv/bin/python" -P -c "from covey.gossip.kernels import IN_USE; print(IN_USE)")
+case $kernels in
+    C*) echo "covey: exchanges are computed in $kernels" ;;
+    *) echo "covey: exchanges are computed with $kernels; with a C compiler and Python's headers" \
+        "(Debian, Ubuntu: gcc python3-dev) they would be several times faster" ;;
+esac

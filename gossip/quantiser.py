@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from covey.gossip import reference
+from covey.gossip.kernels import chosen as kernels
 from covey.gossip.reference import BLOCK as BLOCK
 from covey.gossip.reference import CODED, HALF, WEYL, Bytes
 from covey.gossip.reference import Buffer as Buffer
@@ -54,7 +55,7 @@ def layer_bytes(blocks: int) -> int:
 def block_max(a: Floats, b: Floats | None = None) -> Floats:
     """Largest |a - b| (or |a|) of each block: float32, shape (blocks,)."""
     out = np.empty(blocks_in(len(a)), np.float32)
-    reference.block_max(a, b, out)
+    kernels.block_max(a, b, out)
     return out
 
 
@@ -140,14 +141,14 @@ class Quantiser:
             part = rows[first : first + _PART]
             place = memoryview(out)[first * CODED : (first + len(part)) * CODED]
             x, inverse, starts = self._gathered(part)
-            reference.encode(x.reshape(-1), inverse, starts, layer, place)
+            kernels.encode(x.reshape(-1), inverse, starts, place, layer)
         return out
 
     def write_part(self, first: int, stop: int) -> memoryview:
         """Layer 0 of the blocks from ``first`` to ``stop``, in the workspace."""
         codes = self._work.codes[first * CODED : stop * CODED]
         x = self._x[first * BLOCK : stop * BLOCK]
-        reference.encode(x, self._inverse[first:stop], self._starts[first:stop], 0, codes)
+        kernels.encode(x, self._inverse[first:stop], self._starts[first:stop], codes, 0)
         return codes.data
 
     def read(self, layer: int, data: Buffer) -> None:
@@ -178,7 +179,7 @@ class Quantiser:
         part = slice(first, stop)
         mine = self._work.codes[first * CODED : stop * CODED]
         told = self._energy[part], self._peak[part], self._doubtful[part]
-        reference.decode(mine, data, self._work.difference[part], *told)
+        kernels.decode(mine, data, self._work.difference[part], *told)
 
     def skip(self) -> None:
         """Take the difference of the blocks still unsure for zero: no further layer will come.
@@ -198,7 +199,7 @@ class Quantiser:
 
     def apply(self, out: Floats, weight: float) -> None:
         """out <- out + weight * difference, in place; the other side adds exactly the negative."""
-        reference.apply(self._work.difference, self.steps, weight, out)
+        kernels.apply(self._work.difference, self.steps, out, weight)
         if not len(self._rows):
             return
         moves = self._deep * self.steps[self._rows, None]

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 BLOCK = 64
 HALF = BLOCK // 2
 CODED = HALF + 1  # bytes
+LANES = 32  # sums of squares that are kept apart
 WEYL = 2654435769  # 2**32 / golden ratio: equidistributed multiples
 _CHUNK = 512  # blocks worked on at a time: 128 KiB of float32
 _OFFSETS = np.arange(BLOCK, dtype=np.uint32) * np.uint32(WEYL)
@@ -48,7 +49,7 @@ def block_max(a: Floats, b: Floats | None, out: Floats) -> None:
 
 
 def encode(
-    x: Floats, inverse: Floats, starts: NDArray[np.uint32], layer: int, out: Buffer | Bytes
+    x: Floats, inverse: Floats, starts: NDArray[np.uint32], out: Buffer | Bytes, layer: int
 ) -> None:
     """out <- coded blocks: 4 bits of q = floor(x inverse + U), and a check of those above.
 
@@ -116,13 +117,71 @@ def decode_further(
     return doubtful
 
 
-def apply(difference: Bytes, steps: Floats, weight: float, out: Floats) -> None:
+def apply(difference: Bytes, steps: Floats, out: Floats, weight: float) -> None:
     """out <- out + weight (D k), ``difference`` as decode leaves it: shape (blocks, 32)."""
     for rows, flat in _chunks(len(steps)):
         part = signed(difference[rows]) * steps[rows, None]
         part *= np.float32(weight)
         target = out[flat]
         target += part.reshape(-1)[: len(target)]
+
+
+def is_finite(vector: Floats) -> bool:
+    """Whether every element is finite."""
+    return all(np.isfinite(vector[part]).all() for part in _parts(len(vector)))
+
+
+def add_difference(x: Floats, new: Floats, old: Floats, weight: float) -> None:
+    """x <- x + weight (new - old); ``old`` may be x itself."""
+    for part in _parts(len(x)):
+        difference = new[part] - old[part]
+        if weight != 1.0:
+            difference *= np.float32(weight)
+        x[part] += difference
+
+
+def progress(x: Floats, learner: Floats, snapshot: Floats, movement: Floats) -> None:
+    """x <- x + snapshot - learner; learner <- snapshot; movement, one element per block, gains the
+    largest |snapshot - learner|."""
+    for rows, flat in _chunks(len(movement)):
+        most = np.empty(len(movement[rows]), np.float32)
+        block_max(snapshot[flat], learner[flat], most)
+        movement[rows] += most
+        add_difference(x[flat], snapshot[flat], learner[flat], 1.0)
+        learner[flat] = snapshot[flat]
+
+
+def outer_step(x: Floats, slow: Floats, momentum: Floats, alpha: float, gamma: float) -> None:
+    """d <- x - slow; m <- alpha m + d; slow <- slow + gamma (d + alpha m); x <- slow."""
+    for part in _parts(len(x)):
+        moved = x[part] - slow[part]
+        momentum[part] *= np.float32(alpha)
+        momentum[part] += moved
+        moved += np.float32(alpha) * momentum[part]
+        moved *= np.float32(gamma)
+        slow[part] += moved
+        x[part] = slow[part]
+
+
+def subtract(a: Floats, b: Floats, out: Floats) -> bool:
+    """out <- a - b; whether any element is not zero."""
+    changed = False
+    for part in _parts(len(a)):
+        np.subtract(a[part], b[part], out=out[part])
+        changed = changed or bool(out[part].any())
+    return changed
+
+
+def squares(a: Floats, b: Floats | None, lanes: NDArray[np.float64]) -> None:
+    """lanes <- the sums of (a - b)**2 (or a**2) over every 32nd element; float64, shape (32,).
+
+    ``a`` is at most a few chunks long.  The difference is float32, and may be infinite.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        wide = np.square(a if b is None else a - b, dtype=np.float64)
+    whole = len(wide) // LANES * LANES
+    np.add.reduce(wide[:whole].reshape(-1, LANES), axis=0, out=lanes)
+    lanes[: len(wide) - whole] += wide[whole:]
 
 
 def quantised(x: Floats, inverse: Floats, starts: NDArray[np.uint32]) -> NDArray[np.int32]:
@@ -157,6 +216,11 @@ def _chunks(blocks: int) -> Iterator[tuple[slice, slice]]:
     for first in range(0, blocks, _CHUNK):
         stop = min(first + _CHUNK, blocks)
         yield slice(first, stop), slice(first * BLOCK, stop * BLOCK)
+
+
+def _parts(length: int) -> Iterator[slice]:
+    for _, part in _chunks(-(-length // BLOCK)):
+        yield part
 
 
 def _padded(part: NDArray[Any], blocks: int) -> NDArray[Any]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from covey.gossip import mixing
 from covey.gossip.config import OuterStep
-from covey.gossip.quantiser import Floats, block_max, blocks_in
+from covey.gossip.quantiser import Floats, blocks_in
 from covey.protocols.layout import Layout
 
 _THERE, _NEAR, _ELSEWHERE = 0, 1, 2  # at x, or some steps away that did not count; at another model
@@ -93,11 +93,13 @@ class Replica:
             self.applied()
         if counts:
             split = self.parameters
-            self._movement += block_max(snapshot[:split], self.learner[:split])
-            mixing.add_difference(self.x, snapshot, self.learner)
+            x, learner = self.x, self.learner
+            mixing.progress(x[:split], learner[:split], snapshot[:split], self._movement)
+            mixing.add_difference(x[split:], snapshot[split:], learner[split:])
         else:
             self._apart, self._joins = max(self._apart, _NEAR), False
-        np.copyto(self.learner, snapshot)
+            split = 0
+        np.copyto(self.learner[split:], snapshot[split:])
         return True
 
     def applied(self) -> None:

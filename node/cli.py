@@ -310,17 +310,24 @@ def simulate(arguments: tuple[str, ...]) -> None:
 @cli.command(epilog=_examples("covey version", "covey version --json"))
 @_json_option
 def version(as_json: bool) -> None:
-    """Show the versions of covey, its protocol and Python."""
+    """Show the versions of covey, its protocol and Python, and what computes its exchanges."""
     from importlib.metadata import version as installed
 
+    from covey.gossip.kernels import IN_USE
     from covey.protocols import PROTOCOL
 
     python = ".".join(map(str, sys.version_info[:3]))
-    found = {"version": installed("covey"), "protocol": PROTOCOL, "python": python}
+    found = {
+        "version": installed("covey"),
+        "protocol": PROTOCOL,
+        "python": python,
+        "kernels": IN_USE,
+    }
     if as_json:
         click.echo(json.dumps(found))
     else:
         click.echo(f"covey {found['version']} (protocol {PROTOCOL}, Python {python})")
+        click.echo(f"kernels: {IN_USE}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

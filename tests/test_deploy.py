@@ -74,7 +74,9 @@ def made(folder: Path) -> str:
 def test_make_sets_up_again_when_pins_change_or_covey_is_no_longer_linked(tmp_path: Path) -> None:
     shutil.copy(ROOT / "Makefile", tmp_path)
     (tmp_path / "deploy").mkdir()
-    pins = [tmp_path / name for name in ("pyproject.toml", "constraints.txt", "deploy/install.sh")]
+    (tmp_path / "gossip").mkdir()
+    names = ("pyproject.toml", "constraints.txt", "deploy/install.sh", "setup.py")
+    pins = [tmp_path / name for name in (*names, "gossip/_kernels.c")]
     info = tmp_path / ".venv/lib/python3.12/site-packages/covey-0.1.0.dist-info"
     info.mkdir(parents=True)
     for path in (*pins, tmp_path / ".venv/.installed"):

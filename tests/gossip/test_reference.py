@@ -27,8 +27,8 @@ def test_decode_finds_the_difference_its_energy_and_its_peak(blocks: int, seed: 
     k = rng.integers(-7, 8, (blocks, BLOCK))
     ones, starts = np.ones(blocks, np.float32), np.zeros(blocks, np.uint32)
     mine, theirs = np.empty((2, blocks * CODED), np.uint8)
-    reference.encode(q.astype(np.float32).reshape(-1), ones, starts, 0, mine)
-    reference.encode((q + k).astype(np.float32).reshape(-1), ones, starts, 0, theirs)
+    reference.encode(q.astype(np.float32).reshape(-1), ones, starts, mine, 0)
+    reference.encode((q + k).astype(np.float32).reshape(-1), ones, starts, theirs, 0)
     difference = np.empty((blocks, HALF), np.uint8)
     energy, peak = np.empty(blocks, np.int32), np.empty(blocks, np.int16)
     doubtful = np.empty(blocks, np.bool_)
@@ -44,7 +44,7 @@ def test_each_layer_of_codes_is_four_bits_further_up() -> None:
     one, start = np.ones(1, np.float32), np.zeros(1, np.uint32)
     for layer in range(3):
         out = np.empty(CODED, np.uint8)
-        reference.encode(q, one, start, layer, out)
+        reference.encode(q, one, start, out, layer)
         assert np.array_equal(
             reference.unpacked(out[None, :HALF])[0], q.astype(np.int64) >> 4 * layer & 15
         )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from covey.gossip.kernels import IN_USE
 from covey.node import cli, daemon, store
 from covey.node.home import Home
 from covey.node.rate import Rate
@@ -93,9 +94,12 @@ def test_wrong_usage_is_2(args: list[str], capsys: pytest.CaptureFixture[str]) -
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["version"]) == 0
-    assert capsys.readouterr().out.startswith("covey 0.")
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("covey 0.")
+    assert second == f"kernels: {IN_USE}"
     assert cli.main(["version", "--json"]) == 0
-    assert set(json.loads(capsys.readouterr().out)) == {"version", "protocol", "python"}
+    found = json.loads(capsys.readouterr().out)
+    assert set(found) == {"version", "protocol", "python", "kernels"}
 
 
 # --- status, peers, events ---------------------------------------------------------------------

@@ -1,0 +1,494 @@
+/* reference.py's arithmetic in C: the same functions on the same arrays, equal to the bit.
+ *
+ * So every float32 operation rounds on its own, in numpy's order; the build says -ffp-contract=off.
+ * There are no intrinsics: short loops over one block that any compiler turns into vector
+ * instructions, and on x86-64 with gcc a second copy of each kernel for AVX2, chosen when loaded.
+ * Arrays may be unaligned.  Sizes and types are checked before anything is touched (TypeError,
+ * ValueError), and the GIL is released while a kernel runs. */
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <string.h>
+
+#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "for little-endian machines; others compute with numpy"
+#endif
+
+#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
+#define KERNEL static __attribute__((target_clones("avx2", "default")))
+#define VECTOR (__builtin_cpu_supports("avx2") ? "avx2" : "")
+#else
+#define KERNEL static
+#define VECTOR ""
+#endif
+#define INLINE static inline __attribute__((always_inline))
+#ifdef __clang__
+#define INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
+#else
+#define INDEPENDENT _Pragma("GCC ivdep") /* the same array twice is fine, shifted ones are not */
+#endif
+
+enum { BLOCK = 64, HALF = 32, CODED = 33, LANES = 32, LAYERS = 3, BUFFERS_MAX = 6 };
+
+#define UNALIGNED __attribute__((aligned(1), may_alias))
+typedef float UNALIGNED f32;
+typedef double UNALIGNED f64;
+typedef uint32_t UNALIGNED u32;
+typedef int32_t UNALIGNED i32;
+typedef int16_t UNALIGNED i16;
+
+static const uint32_t WEYL = 2654435769u;
+static const int8_t CHECK_WEIGHTS[BLOCK] = {
+    -61, 91, -55, 111, -5, -1, -113, 23, 17, 115, -127, 73, -87, -99, 81, 95,
+    43, -107, -41, -119, -31, -101, -83, -67, 21, -105, -89, -29, 19, 123, 53, -9,
+    117, -51, 7, -13, -33, -109, -125, 65, 35, 11, 97, -47, 71, 69, 103, -3,
+    -75, -37, -121, 27, 79, -77, 85, 25, -15, 57, -45, 59, -93, -39, -49, -63,
+};
+
+static Py_ssize_t blocks_in(Py_ssize_t length) { return length / BLOCK + (length % BLOCK != 0); }
+
+/* --- codes ---------------------------------------------------------------------------------- */
+
+/* q = floor(x / D + U) >> shift of a block, modulo 2**16: a layer needs 12 bits. */
+INLINE void quantise(const f32 *x, float inverse, uint32_t start, int shift, uint16_t *q)
+{
+    for (uint32_t i = 0; i < BLOCK; i++) {
+        float dither = (float)(int32_t)((start + i * WEYL) >> 8) * 0x1p-24f;
+        float scaled = dither + x[i] * inverse;
+        int32_t whole = (int32_t)scaled; /* towards zero; floorf takes a call without SSE4.1 */
+        whole -= (float)whole > scaled;
+        q[i] = (uint16_t)(whole >> shift);
+    }
+}
+
+INLINE void encode_block(const f32 *x, float inverse, uint32_t start, int shift, uint8_t *out)
+{
+    uint16_t q[BLOCK], check = 0;
+    uint8_t low[BLOCK];
+    quantise(x, inverse, start, shift, q);
+    for (int i = 0; i < BLOCK; i++)
+        low[i] = (uint8_t)(q[i] & 15);
+    for (int i = 0; i < HALF; i++)
+        out[i] = (uint8_t)(low[i] | (uint8_t)(low[i + HALF] << 4));
+    for (int i = 0; i < BLOCK; i++)
+        check = (uint16_t)(check + (uint16_t)((uint32_t)(q[i] >> 4) * (uint16_t)CHECK_WEIGHTS[i]));
+    out[HALF] = (uint8_t)check;
+}
+
+KERNEL void encode(const f32 *x, Py_ssize_t length, const f32 *inverse, const u32 *starts,
+                   int shift, uint8_t *out)
+{
+    Py_ssize_t whole = length / BLOCK, rest = length % BLOCK;
+    for (Py_ssize_t b = 0; b < whole; b++)
+        encode_block(x + b * BLOCK, inverse[b], starts[b], shift, out + b * CODED);
+    if (rest) {
+        float padded[BLOCK] = {0};
+        memcpy(padded, x + whole * BLOCK, (size_t)rest * sizeof(float));
+        encode_block(padded, inverse[whole], starts[whole], shift, out + whole * CODED);
+    }
+}
+
+INLINE void unpack(const uint8_t *codes, uint8_t *out)
+{
+    for (int i = 0; i < HALF; i++)
+        out[i] = codes[i] & 15;
+    for (int i = 0; i < HALF; i++)
+        out[i + HALF] = codes[i] >> 4;
+}
+
+/* Bytes throughout: twice as many at a time as in 16 bits. */
+INLINE bool decode_block(const uint8_t *mine, const uint8_t *theirs, uint8_t *difference,
+                         i32 *energy, i16 *peak)
+{
+    uint8_t own[BLOCK], k8[BLOCK], nibble[BLOCK], size[BLOCK], turn[BLOCK]; /* k8 is k + 8 */
+    unpack(mine, own);
+    unpack(theirs, k8);
+    for (int i = 0; i < BLOCK; i++)
+        k8[i] = (uint8_t)((k8[i] - own[i] + 8) & 15);
+    for (int i = 0; i < BLOCK; i++)
+        nibble[i] = k8[i] ^ 8;
+    for (int i = 0; i < HALF; i++)
+        difference[i] = (uint8_t)(nibble[i] | (uint8_t)(nibble[i + HALF] << 4));
+    for (int i = 0; i < BLOCK; i++)
+        size[i] = (uint8_t)(k8[i] > 8 ? k8[i] - 8 : 8 - k8[i]);
+    uint16_t squares = 0;
+    for (int i = 0; i < BLOCK; i++)
+        squares = (uint16_t)(squares + (uint16_t)(size[i] * size[i]));
+    uint8_t most = 0, least = 15, check = mine[HALF];
+    for (int i = 0; i < BLOCK; i++)
+        most = size[i] > most ? size[i] : most;
+    for (int i = 0; i < BLOCK; i++)
+        least = k8[i] < least ? k8[i] : least;
+    /* The carry of own + k into q div 16 is 1 from 16 on and -1 below 0. */
+    for (int i = 0; i < BLOCK; i++)
+        own[i] = (uint8_t)(own[i] + k8[i]);
+    for (int i = 0; i < BLOCK; i++)
+        turn[i] = own[i] > 23 ? (uint8_t)CHECK_WEIGHTS[i] : 0;
+    for (int i = 0; i < BLOCK; i++)
+        turn[i] = (uint8_t)(turn[i] - (own[i] < 8 ? (uint8_t)CHECK_WEIGHTS[i] : 0));
+    for (int i = 0; i < BLOCK; i++)
+        check = (uint8_t)(check + turn[i]);
+    *energy = squares;
+    *peak = most;
+    return least == 0 || check != theirs[HALF];
+}
+
+KERNEL void decode(const uint8_t *mine, const uint8_t *theirs, uint8_t *difference, i32 *energy,
+                   i16 *peak, bool *doubtful, Py_ssize_t blocks)
+{
+    for (Py_ssize_t b = 0; b < blocks; b++)
+        doubtful[b] = decode_block(mine + b * CODED, theirs + b * CODED, difference + b * HALF,
+                                   energy + b, peak + b);
+}
+
+/* moves = weight (D k) of a block. */
+INLINE void moves_of(const uint8_t *difference, float step, float weight, float *moves)
+{
+    uint8_t nibble[BLOCK];
+    unpack(difference, nibble);
+    for (int i = 0; i < BLOCK; i++)
+        moves[i] = (float)((int)(nibble[i] ^ 8) - 8) * step * weight;
+}
+
+KERNEL void apply(const uint8_t *difference, const f32 *steps, float weight, f32 *out,
+                  Py_ssize_t length)
+{
+    Py_ssize_t whole = length / BLOCK, rest = length % BLOCK;
+    float moves[BLOCK];
+    for (Py_ssize_t b = 0; b < whole; b++) {
+        moves_of(difference + b * HALF, steps[b], weight, moves);
+        for (int i = 0; i < BLOCK; i++)
+            out[b * BLOCK + i] += moves[i];
+    }
+    if (rest) {
+        moves_of(difference + whole * HALF, steps[whole], weight, moves);
+        for (Py_ssize_t i = 0; i < rest; i++)
+            out[whole * BLOCK + i] += moves[i];
+    }
+}
+
+/* --- vectors -------------------------------------------------------------------------------- */
+
+/* Without their sign the bits of floats are ordered as the floats are. */
+INLINE float largest(const float *values)
+{
+    int32_t bits[BLOCK], most = 0;
+    float found;
+    memcpy(bits, values, sizeof bits);
+    for (int i = 0; i < BLOCK; i++) {
+        int32_t size = bits[i] & 0x7FFFFFFF;
+        most = size > most ? size : most;
+    }
+    memcpy(&found, &most, sizeof found);
+    return found;
+}
+
+KERNEL void block_max(const f32 *a, const f32 *b, Py_ssize_t length, f32 *out)
+{
+    for (Py_ssize_t first = 0; first < length; first += BLOCK) {
+        Py_ssize_t count = length - first < BLOCK ? length - first : BLOCK;
+        float values[BLOCK] = {0};
+        if (b == NULL)
+            memcpy(values, a + first, (size_t)count * sizeof(float));
+        else if (count == BLOCK)
+            for (int i = 0; i < BLOCK; i++)
+                values[i] = a[first + i] - b[first + i];
+        else
+            for (Py_ssize_t i = 0; i < count; i++)
+                values[i] = a[first + i] - b[first + i];
+        out[first / BLOCK] = largest(values);
+    }
+}
+
+KERNEL bool is_finite(const u32 *bits, Py_ssize_t length)
+{
+    enum { PART = 4096 };
+    for (Py_ssize_t first = 0; first < length; first += PART) {
+        Py_ssize_t stop = length - first < PART ? length : first + PART;
+        uint32_t bad = 0;
+        for (Py_ssize_t i = first; i < stop; i++)
+            bad |= (uint32_t)((bits[i] & 0x7F800000u) == 0x7F800000u);
+        if (bad)
+            return false;
+    }
+    return true;
+}
+
+KERNEL void add_difference(f32 *x, const f32 *new, const f32 *old, Py_ssize_t length, float weight)
+{
+    INDEPENDENT
+    for (Py_ssize_t i = 0; i < length; i++)
+        x[i] += (new[i] - old[i]) * weight;
+}
+
+INLINE void progress_block(f32 *x, f32 *learner, const f32 *snapshot, f32 *movement, int count)
+{
+    float moved[BLOCK] = {0};
+    for (int i = 0; i < count; i++)
+        moved[i] = snapshot[i] - learner[i];
+    *movement += largest(moved);
+    for (int i = 0; i < count; i++)
+        x[i] += moved[i];
+    memcpy(learner, snapshot, (size_t)count * sizeof(float));
+}
+
+KERNEL void progress(f32 *x, f32 *learner, const f32 *snapshot, Py_ssize_t length, f32 *movement)
+{
+    Py_ssize_t whole = length / BLOCK * BLOCK, at = 0;
+    for (; at < whole; at += BLOCK)
+        progress_block(x + at, learner + at, snapshot + at, movement++, BLOCK);
+    if (at < length)
+        progress_block(x + at, learner + at, snapshot + at, movement, (int)(length - at));
+}
+
+KERNEL void outer_step(f32 *x, f32 *slow, f32 *momentum, Py_ssize_t length, float alpha,
+                       float gamma)
+{
+    INDEPENDENT
+    for (Py_ssize_t i = 0; i < length; i++) {
+        float moved = x[i] - slow[i];
+        float speed = momentum[i] * alpha + moved;
+        float next = slow[i] + (moved + alpha * speed) * gamma;
+        momentum[i] = speed;
+        slow[i] = next;
+        x[i] = next;
+    }
+}
+
+KERNEL bool subtract(const f32 *a, const f32 *b, f32 *out, Py_ssize_t length)
+{
+    uint32_t changed = 0;
+    INDEPENDENT
+    for (Py_ssize_t i = 0; i < length; i++) {
+        float difference = a[i] - b[i];
+        out[i] = difference;
+        changed |= (uint32_t)(difference != 0.0f);
+    }
+    return changed != 0;
+}
+
+INLINE void squares_row(const f32 *a, const f32 *b, double *sums, int count)
+{
+    for (int i = 0; i < count; i++) {
+        double value = b == NULL ? a[i] : a[i] - b[i];
+        sums[i] += value * value;
+    }
+}
+
+KERNEL void squares(const f32 *a, const f32 *b, Py_ssize_t length, f64 *lanes)
+{
+    Py_ssize_t whole = length / LANES * LANES, at = 0;
+    double sums[LANES] = {0};
+    if (b == NULL)
+        for (; at < whole; at += LANES)
+            squares_row(a + at, NULL, sums, LANES);
+    for (; at < whole; at += LANES)
+        squares_row(a + at, b + at, sums, LANES);
+    squares_row(a + at, b == NULL ? NULL : b + at, sums, (int)(length - at));
+    memcpy(lanes, sums, sizeof sums);
+}
+
+/* --- Python --------------------------------------------------------------------------------- */
+
+/* The arguments of one call that are buffers; all are contiguous. */
+typedef struct {
+    Py_buffer view[BUFFERS_MAX];
+    int count;
+} Buffers;
+
+static PyObject *done(Buffers *taken, PyObject *result)
+{
+    while (taken->count)
+        PyBuffer_Release(&taken->view[--taken->count]);
+    return result;
+}
+
+static PyObject *wrong_size(Buffers *taken)
+{
+    PyErr_SetString(PyExc_ValueError, "buffers whose sizes do not fit together");
+    return done(taken, NULL);
+}
+
+/* Takes a buffer for each letter of kinds (its item's format in struct's notation); access has r,
+ * w or, where None may stand for it, o.  The scalars come after the buffers. */
+static bool take(Buffers *taken, PyObject *const *args, Py_ssize_t given, const char *kinds,
+                 const char *access, int scalars)
+{
+    int buffers = (int)strlen(kinds);
+    taken->count = 0;
+    if (given != buffers + scalars) {
+        PyErr_Format(PyExc_TypeError, "%d arguments are needed, not %zd", buffers + scalars, given);
+        return false;
+    }
+    for (int i = 0; i < buffers; i++) {
+        Py_buffer *view = &taken->view[i];
+        int flags = PyBUF_C_CONTIGUOUS | PyBUF_FORMAT | (access[i] == 'w' ? PyBUF_WRITABLE : 0);
+        if (access[i] == 'o' && args[i] == Py_None) {
+            memset(view, 0, sizeof *view); /* which PyBuffer_Release leaves alone */
+            taken->count++;
+            continue;
+        }
+        if (PyObject_GetBuffer(args[i], view, flags) < 0) {
+            PyErr_Format(PyExc_TypeError, "argument %d is no contiguous%s buffer", i + 1,
+                         access[i] == 'w' ? " and writable" : "");
+            done(taken, NULL);
+            return false;
+        }
+        taken->count++;
+        const char *format = view->format == NULL ? "B" : view->format;
+        format += strchr("=<@", format[0]) != NULL; /* alike on a little-endian machine */
+        if (format[0] != kinds[i] || format[1] != '\0') {
+            PyErr_Format(PyExc_TypeError, "argument %d has items of format '%s', not '%c'", i + 1,
+                         view->format, kinds[i]);
+            done(taken, NULL);
+            return false;
+        }
+    }
+    return true;
+}
+
+static Py_ssize_t items(const Buffers *taken, int i)
+{
+    return taken->view[i].itemsize ? taken->view[i].len / taken->view[i].itemsize : 0;
+}
+
+static bool absent(const Buffers *taken, int i) { return taken->view[i].obj == NULL; }
+
+#define TAKE(kinds, access, scalars)                                                               \
+    Buffers taken;                                                                                 \
+    (void)self;                                                                                    \
+    if (!take(&taken, args, given, kinds, access, scalars))                                        \
+        return NULL
+#define BUFFER(i) taken.view[i].buf
+#define ITEMS(i) items(&taken, i)
+#define NEED(condition)                                                                            \
+    if (!(condition))                                                                              \
+    return wrong_size(&taken)
+#define SCALAR(name, i)                                                                            \
+    float name = (float)PyFloat_AsDouble(args[i]);                                                 \
+    if (PyErr_Occurred())                                                                          \
+    return done(&taken, NULL)
+#define RUN(call)                                                                                  \
+    Py_BEGIN_ALLOW_THREADS;                                                                        \
+    call;                                                                                          \
+    Py_END_ALLOW_THREADS
+#define FUNCTION(name)                                                                             \
+    static PyObject *py_##name(PyObject *self, PyObject *const *args, Py_ssize_t given)
+
+FUNCTION(block_max)
+{
+    TAKE("fff", "row", 0);
+    NEED(absent(&taken, 1) || ITEMS(1) == ITEMS(0));
+    NEED(ITEMS(2) == blocks_in(ITEMS(0)));
+    RUN(block_max(BUFFER(0), BUFFER(1), ITEMS(0), BUFFER(2)));
+    return done(&taken, Py_NewRef(Py_None));
+}
+
+FUNCTION(encode)
+{
+    TAKE("ffIB", "rrrw", 1);
+    Py_ssize_t blocks = blocks_in(ITEMS(0));
+    NEED(ITEMS(1) == blocks && ITEMS(2) == blocks && ITEMS(3) == blocks * CODED);
+    long layer = PyLong_AsLong(args[4]);
+    if (layer == -1 && PyErr_Occurred())
+        return done(&taken, NULL);
+    NEED(0 <= layer && layer < LAYERS);
+    RUN(encode(BUFFER(0), ITEMS(0), BUFFER(1), BUFFER(2), 4 * (int)layer, BUFFER(3)));
+    return done(&taken, Py_NewRef(Py_None));
+}
+
+FUNCTION(decode)
+{
+    TAKE("BBBih?", "rrwwww", 0);
+    Py_ssize_t blocks = ITEMS(3);
+    NEED(ITEMS(0) == blocks * CODED && ITEMS(1) == blocks * CODED && ITEMS(2) == blocks * HALF);
+    NEED(ITEMS(4) == blocks && ITEMS(5) == blocks);
+    RUN(decode(BUFFER(0), BUFFER(1), BUFFER(2), BUFFER(3), BUFFER(4), BUFFER(5), blocks));
+    return done(&taken, Py_NewRef(Py_None));
+}
+
+FUNCTION(apply)
+{
+    TAKE("Bff", "rrw", 1);
+    Py_ssize_t blocks = blocks_in(ITEMS(2));
+    NEED(ITEMS(0) == blocks * HALF && ITEMS(1) == blocks);
+    SCALAR(weight, 3);
+    RUN(apply(BUFFER(0), BUFFER(1), weight, BUFFER(2), ITEMS(2)));
+    return done(&taken, Py_NewRef(Py_None));
+}
+
+FUNCTION(is_finite)
+{
+    TAKE("f", "r", 0);
+    bool found;
+    RUN(found = is_finite(BUFFER(0), ITEMS(0)));
+    return done(&taken, PyBool_FromLong(found));
+}
+
+FUNCTION(add_difference)
+{
+    TAKE("fff", "wrr", 1);
+    NEED(ITEMS(1) == ITEMS(0) && ITEMS(2) == ITEMS(0));
+    SCALAR(weight, 3);
+    RUN(add_difference(BUFFER(0), BUFFER(1), BUFFER(2), ITEMS(0), weight));
+    return done(&taken, Py_NewRef(Py_None));
+}
+
+FUNCTION(progress)
+{
+    TAKE("ffff", "wwrw", 0);
+    NEED(ITEMS(1) == ITEMS(0) && ITEMS(2) == ITEMS(0) && ITEMS(3) == blocks_in(ITEMS(0)));
+    RUN(progress(BUFFER(0), BUFFER(1), BUFFER(2), ITEMS(0), BUFFER(3)));
+    return done(&taken, Py_NewRef(Py_None));
+}
+
+FUNCTION(outer_step)
+{
+    TAKE("fff", "www", 2);
+    NEED(ITEMS(1) == ITEMS(0) && ITEMS(2) == ITEMS(0));
+    SCALAR(alpha, 3);
+    SCALAR(gamma, 4);
+    RUN(outer_step(BUFFER(0), BUFFER(1), BUFFER(2), ITEMS(0), alpha, gamma));
+    return done(&taken, Py_NewRef(Py_None));
+}
+
+FUNCTION(subtract)
+{
+    TAKE("fff", "rrw", 0);
+    NEED(ITEMS(1) == ITEMS(0) && ITEMS(2) == ITEMS(0));
+    bool changed;
+    RUN(changed = subtract(BUFFER(0), BUFFER(1), BUFFER(2), ITEMS(0)));
+    return done(&taken, PyBool_FromLong(changed));
+}
+
+FUNCTION(squares)
+{
+    TAKE("ffd", "row", 0);
+    NEED((absent(&taken, 1) || ITEMS(1) == ITEMS(0)) && ITEMS(2) == LANES);
+    RUN(squares(BUFFER(0), BUFFER(1), ITEMS(0), BUFFER(2)));
+    return done(&taken, Py_NewRef(Py_None));
+}
+
+#define METHOD(name) {#name, (PyCFunction)(void (*)(void))py_##name, METH_FASTCALL, NULL}
+
+static PyMethodDef methods[] = {
+    METHOD(block_max), METHOD(encode),     METHOD(decode),   METHOD(apply),   METHOD(is_finite),
+    METHOD(progress),  METHOD(outer_step), METHOD(subtract), METHOD(squares), METHOD(add_difference),
+    {NULL, NULL, 0, NULL},
+};
+
+static int set_up(PyObject *module)
+{
+    return PyModule_AddStringConstant(module, "VECTOR", VECTOR);
+}
+
+static PyModuleDef_Slot slots[] = {{Py_mod_exec, set_up}, {0, NULL}};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT, "_kernels", "The functions of reference.py, in C.", 0, methods, slots,
+    NULL, NULL, NULL,
+};
+
+PyMODINIT_FUNC PyInit__kernels(void) { return PyModuleDef_Init(&definition); }
