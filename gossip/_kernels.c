@@ -30,7 +30,7 @@
 #define INDEPENDENT _Pragma("GCC ivdep") /* the same array twice is fine, shifted ones are not */
 #endif
 
-enum { BLOCK = 64, HALF = 32, CODED = 33, LANES = 32, LAYERS = 3, BUFFERS_MAX = 6 };
+enum { BLOCK = 64, HALF = 32, CODED = 33, LANES = 32, LAYERS = 3, MEDIAN_MAX = 9, BUFFERS_MAX = 6 };
 
 #define UNALIGNED __attribute__((aligned(1), may_alias))
 typedef float UNALIGNED f32;
@@ -54,13 +54,16 @@ static Py_ssize_t blocks_in(Py_ssize_t length) { return length / BLOCK + (length
 /* q = floor(x / D + U) >> shift of a block, modulo 2**16: a layer needs 12 bits. */
 INLINE void quantise(const f32 *x, float inverse, uint32_t start, int shift, uint16_t *q)
 {
-    for (uint32_t i = 0; i < BLOCK; i++) {
-        float dither = (float)(int32_t)((start + i * WEYL) >> 8) * 0x1p-24f;
-        float scaled = dither + x[i] * inverse;
-        int32_t whole = (int32_t)scaled; /* towards zero; floorf takes a call without SSE4.1 */
-        whole -= (float)whole > scaled;
-        q[i] = (uint16_t)(whole >> shift);
-    }
+    float scaled[BLOCK];
+    int32_t whole[BLOCK];
+    for (uint32_t i = 0; i < BLOCK; i++)
+        scaled[i] = (float)(int32_t)((start + i * WEYL) >> 8) * 0x1p-24f + x[i] * inverse;
+    for (int i = 0; i < BLOCK; i++)
+        whole[i] = (int32_t)scaled[i]; /* towards zero; floorf takes a call without SSE4.1 */
+    for (int i = 0; i < BLOCK; i++)
+        whole[i] -= (float)whole[i] > scaled[i];
+    for (int i = 0; i < BLOCK; i++)
+        q[i] = (uint16_t)(whole[i] >> shift);
 }
 
 INLINE void encode_block(const f32 *x, float inverse, uint32_t start, int shift, uint8_t *out)
@@ -171,35 +174,41 @@ KERNEL void apply(const uint8_t *difference, const f32 *steps, float weight, f32
 
 /* --- vectors -------------------------------------------------------------------------------- */
 
-/* Without their sign the bits of floats are ordered as the floats are. */
-INLINE float largest(const float *values)
+/* |value|'s bits, which are ordered as the floats are. */
+INLINE int32_t size_of(float value)
 {
-    int32_t bits[BLOCK], most = 0;
-    float found;
-    memcpy(bits, values, sizeof bits);
-    for (int i = 0; i < BLOCK; i++) {
-        int32_t size = bits[i] & 0x7FFFFFFF;
+    int32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits & 0x7FFFFFFF;
+}
+
+INLINE float sized(int32_t bits)
+{
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+INLINE float largest(const f32 *a, const f32 *b, int count)
+{
+    int32_t most = 0;
+    for (int i = 0; i < count; i++) {
+        int32_t size = size_of(b == NULL ? a[i] : a[i] - b[i]);
         most = size > most ? size : most;
     }
-    memcpy(&found, &most, sizeof found);
-    return found;
+    return sized(most);
 }
 
 KERNEL void block_max(const f32 *a, const f32 *b, Py_ssize_t length, f32 *out)
 {
-    for (Py_ssize_t first = 0; first < length; first += BLOCK) {
-        Py_ssize_t count = length - first < BLOCK ? length - first : BLOCK;
-        float values[BLOCK] = {0};
-        if (b == NULL)
-            memcpy(values, a + first, (size_t)count * sizeof(float));
-        else if (count == BLOCK)
-            for (int i = 0; i < BLOCK; i++)
-                values[i] = a[first + i] - b[first + i];
-        else
-            for (Py_ssize_t i = 0; i < count; i++)
-                values[i] = a[first + i] - b[first + i];
-        out[first / BLOCK] = largest(values);
-    }
+    Py_ssize_t whole = length / BLOCK * BLOCK, at = 0;
+    if (b == NULL)
+        for (; at < whole; at += BLOCK)
+            *out++ = largest(a + at, NULL, BLOCK);
+    for (; at < whole; at += BLOCK)
+        *out++ = largest(a + at, b + at, BLOCK);
+    if (at < length)
+        *out = largest(a + at, b == NULL ? NULL : b + at, (int)(length - at));
 }
 
 KERNEL bool is_finite(const u32 *bits, Py_ssize_t length)
@@ -225,12 +234,15 @@ KERNEL void add_difference(f32 *x, const f32 *new, const f32 *old, Py_ssize_t le
 
 INLINE void progress_block(f32 *x, f32 *learner, const f32 *snapshot, f32 *movement, int count)
 {
-    float moved[BLOCK] = {0};
+    float moved[BLOCK];
+    int32_t most = 0;
     for (int i = 0; i < count; i++)
         moved[i] = snapshot[i] - learner[i];
-    *movement += largest(moved);
     for (int i = 0; i < count; i++)
         x[i] += moved[i];
+    for (int i = 0; i < count; i++)
+        most = size_of(moved[i]) > most ? size_of(moved[i]) : most;
+    *movement += sized(most);
     memcpy(learner, snapshot, (size_t)count * sizeof(float));
 }
 
@@ -267,6 +279,26 @@ KERNEL bool subtract(const f32 *a, const f32 *b, f32 *out, Py_ssize_t length)
         changed |= (uint32_t)(difference != 0.0f);
     }
     return changed != 0;
+}
+
+/* Selection sort of the rows as far as the middle one, some columns at a time. */
+KERNEL void median(const f32 *rows, Py_ssize_t count, Py_ssize_t columns, f32 *out)
+{
+    float sorted[MEDIAN_MAX][BLOCK];
+    for (Py_ssize_t first = 0; first < columns; first += BLOCK) {
+        size_t bytes = sizeof(float) * (size_t)(columns - first < BLOCK ? columns - first : BLOCK);
+        memset(sorted, 0, sizeof sorted);
+        for (Py_ssize_t row = 0; row < count; row++)
+            memcpy(sorted[row], rows + row * columns + first, bytes);
+        for (Py_ssize_t rank = 0; rank <= count / 2; rank++)
+            for (Py_ssize_t other = rank + 1; other < count; other++)
+                for (int i = 0; i < BLOCK; i++) {
+                    float a = sorted[rank][i], b = sorted[other][i];
+                    sorted[rank][i] = a < b ? a : b;
+                    sorted[other][i] = a < b ? b : a;
+                }
+        memcpy(out + first, sorted[count / 2], bytes);
+    }
 }
 
 INLINE void squares_row(const f32 *a, const f32 *b, double *sums, int count)
@@ -463,6 +495,15 @@ FUNCTION(subtract)
     return done(&taken, PyBool_FromLong(changed));
 }
 
+FUNCTION(median)
+{
+    TAKE("ff", "rw", 0);
+    Py_ssize_t columns = ITEMS(1), count = columns ? ITEMS(0) / columns : 0;
+    NEED(ITEMS(0) == count * columns && count <= MEDIAN_MAX && (count > 0 || columns == 0));
+    RUN(median(BUFFER(0), count, columns, BUFFER(1)));
+    return done(&taken, Py_NewRef(Py_None));
+}
+
 FUNCTION(squares)
 {
     TAKE("ffd", "row", 0);
@@ -475,7 +516,8 @@ FUNCTION(squares)
 
 static PyMethodDef methods[] = {
     METHOD(block_max), METHOD(encode),     METHOD(decode),   METHOD(apply),   METHOD(is_finite),
-    METHOD(progress),  METHOD(outer_step), METHOD(subtract), METHOD(squares), METHOD(add_difference),
+    METHOD(progress),  METHOD(outer_step), METHOD(subtract), METHOD(squares), METHOD(median),
+    METHOD(add_difference),
     {NULL, NULL, 0, NULL},
 };
 

@@ -44,6 +44,11 @@ def subtract(a: Floats, b: Floats, out: Floats) -> bool:
     return kernels.subtract(a, b, out)
 
 
+def median(rows: Floats, out: Floats) -> None:
+    """out <- the median of each column, of two the larger: of up to 9 rows without NaN."""
+    kernels.median(rows, out)
+
+
 def norm(vector: Floats, other: Floats | None = None) -> float:
     """Euclidean length of ``vector``, or of its float32 difference to ``other``; in float64."""
     lanes = np.empty(LANES)

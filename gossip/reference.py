@@ -82,21 +82,18 @@ def decode(
     """
     ours, others = _coded(mine), _coded(theirs)
     for rows, _ in _chunks(len(energy)):
-        own, k = unpacked(ours[rows, :HALF]), unpacked(others[rows, :HALF])
-        k -= own
-        k += 8
-        k &= 15
-        doubtful[rows] = (k == 0).any(axis=1)
-        k -= 8
-        nibbles = k & 15
-        np.bitwise_or(nibbles[:, :HALF], nibbles[:, HALF:] << 4, out=difference[rows])
-        wide = k.view(np.int8).astype(np.float32)
+        own, other = ours[rows, :HALF].copy(), others[rows, :HALF].copy()
+        lower, upper = (other - own) & 15, (other & 0xF0) - (own & 0xF0)
+        np.bitwise_or(lower, upper, out=difference[rows])
+        k = signed(difference[rows])
+        wide = k.astype(np.float32)
         energy[rows] = np.einsum("ij,ij->i", wide, wide)
-        peak[rows] = np.abs(wide).max(axis=1)
-        own += k
-        carry = own.view(np.int8)
+        peak[rows] = np.abs(k).max(axis=1)
+        carry = unpacked(own).view(np.int8)
+        carry += k
         carry >>= 4  # of the peer's q div 16 against ours, if k is right
-        doubtful[rows] |= ours[rows, HALF] + _check(carry) != others[rows, HALF]
+        fits = ours[rows, HALF] + _check(carry) == others[rows, HALF]
+        doubtful[rows] = ~fits | (peak[rows] == 8)
 
 
 def decode_further(
@@ -170,6 +167,18 @@ def subtract(a: Floats, b: Floats, out: Floats) -> bool:
         np.subtract(a[part], b[part], out=out[part])
         changed = changed or bool(out[part].any())
     return changed
+
+
+def median(rows: Floats, out: Floats) -> None:
+    """out <- the median of each column, of two the larger: of up to 9 rows without NaN."""
+    for part in _parts(len(out)):
+        known = rows[:, part].copy()
+        for rank in range(len(known) // 2 + 1):
+            for other in range(rank + 1, len(known)):
+                larger = np.maximum(known[rank], known[other])
+                np.minimum(known[rank], known[other], out=known[rank])
+                known[other] = larger
+        out[part] = known[len(known) // 2]
 
 
 def squares(a: Floats, b: Floats | None, lanes: NDArray[np.float64]) -> None:

@@ -60,7 +60,7 @@ class Replica:
         np.copyto(self.momentum, saved.momentum)
         self._movement.fill(0)
         self._remembered = 0
-        self._typical = np.zeros_like(self._typical)
+        self._typical.fill(0)
 
     def learner_has(self, vector: Floats) -> None:
         """The learner was given, or said it holds, exactly ``vector``."""
@@ -156,6 +156,4 @@ class Replica:
         """Keep the largest differences of an exchange for ``typical``."""
         self._history[self._remembered % _HISTORY] = largest
         self._remembered += 1
-        known = self._history[: self._remembered]
-        middle = len(known) // 2  # of two the larger, to be safe
-        self._typical = np.partition(known, middle, axis=0)[middle]
+        mixing.median(self._history[: self._remembered], self._typical)  # of two the larger: safe

@@ -1,7 +1,7 @@
 """What an exchange costs a node: ``python tests/benchmarks/quantiser.py [--parameters N]``.
 
-Each operation beside a copy of the same float32 vector, so that machines compare, and a whole
-exchange between two cores with the bytes that it puts on the wire.
+Each operation in C, where that is built, beside a copy of the same float32 vector, so that machines
+compare, and beside numpy; and a whole exchange between two cores with its bytes on the wire.
 """
 
 import argparse
@@ -9,16 +9,17 @@ import os
 import time
 from collections.abc import Callable
 from random import Random
+from types import ModuleType
 
 # As in the node: one thread, the rest is the learner's.  Read when numpy is first imported.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
 
-from covey.gossip import mixing, quantiser
-from covey.gossip.config import Config, OuterStep
+from covey.gossip import kernels, quantiser, reference
+from covey.gossip.config import Config
 from covey.gossip.pair import Pair
-from covey.gossip.quantiser import Floats, Quantiser
+from covey.gossip.reference import CODED, HALF, LANES, Floats
 from covey.protocols.identity import PeerId
 from covey.protocols.layout import Layout, Tensor
 from covey.protocols.messages import Lineage
@@ -42,25 +43,30 @@ def vectors(parameters: int) -> tuple[Floats, Floats, Floats]:
     return x, y, np.full(quantiser.blocks_in(parameters), 0.004, np.float32)
 
 
-def operations(parameters: int) -> dict[str, Callable[[], object]]:
+def operations(parameters: int, kernels: ModuleType) -> dict[str, Callable[[], object]]:
+    """What an exchange and a period do to a vector, computed by one module."""
     x, y, scales = vectors(parameters)
-    out, third = np.empty_like(x), np.zeros_like(x)
-    mine, theirs = Quantiser(x, scales, 1), Quantiser(y, scales, 1)
-    layer = theirs.write(0)
-    mine.write(0)
-
+    z, momentum, lanes = x.copy(), np.zeros_like(x), np.empty(LANES)
+    blocks = len(scales)
+    inverse, starts = 4 / scales, np.arange(blocks, dtype=np.uint32)
+    mine, theirs = np.empty((2, blocks * CODED), np.uint8)
+    difference, doubtful = np.empty((blocks, HALF), np.uint8), np.empty(blocks, np.bool_)
+    energy, peak = np.empty(blocks, np.int32), np.empty(blocks, np.int16)
+    history, most = np.tile(scales, (9, 1)), np.empty_like(scales)
+    kernels.encode(x, inverse, starts, mine, 0)
+    kernels.encode(y, inverse, starts, theirs, 0)
+    told = difference, energy, peak, doubtful
     return {
-        "copy of the vector": lambda: np.copyto(out, x),
-        "write layer 0": lambda: mine.write(0),
-        "read layer 0": lambda: mine.read(0, layer),
-        "distance": mine.distance,
-        "largest per block": mine.largest,
-        "apply": lambda: mine.apply(out, 0.5),
-        "own scales": lambda: quantiser.own_scales(x, scales, scales),
-        "progress (x += new - old)": lambda: mixing.add_difference(out, x, y),
-        "outer step": lambda: mixing.outer_step(out, y, third, OuterStep()),
-        "finite": lambda: mixing.finite(x),
-        "norm": lambda: mixing.norm(x),
+        "largest of each block": lambda: kernels.block_max(x, None, most),
+        "encode": lambda: kernels.encode(x, inverse, starts, mine, 0),
+        "decode, energy, largest": lambda: kernels.decode(mine, theirs, *told),
+        "apply": lambda: kernels.apply(difference, scales, z, 0.5),
+        "typical scales": lambda: kernels.median(history, most),
+        "finite": lambda: kernels.is_finite(x),
+        "progress": lambda: kernels.progress(z, y, x, most),
+        "outer step": lambda: kernels.outer_step(z, x, momentum, 0.45, 0.7),
+        "increment": lambda: kernels.subtract(x, y, z),
+        "norm": lambda: kernels.squares(x, None, lanes),
     }
 
 
@@ -99,14 +105,19 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     given = parser.parse_args()
     print(f"{given.parameters:,} parameters, one thread, the best of {given.rounds} rounds")
-    print(f"{'':28}{'ms':>8}{'copies':>9}{'ns/param':>10}")
-    copy = None
-    for name, work in operations(given.parameters).items():
-        spent = milliseconds(work, given.rounds)
-        copy = copy or spent
+    x = vectors(given.parameters)[0]
+    out = x.copy()
+    copy = milliseconds(lambda: np.copyto(out, x), given.rounds)
+    each = copy * 1e6 / given.parameters
+    print(f"{'':28}{'ms':>8}{'copies':>9}{'ns/param':>10}{'numpy':>9}{'times':>7}")
+    print(f"{'copy of the vector':28}{copy:8.1f}{1:9.1f}{each:10.2f}")
+    slow = operations(given.parameters, reference)
+    for name, work in operations(given.parameters, kernels.chosen).items():
+        spent, numpy = (milliseconds(f, given.rounds) for f in (work, slow[name]))
         each = spent * 1e6 / given.parameters
-        print(f"{name:28}{spent:8.1f}{spent / copy:9.1f}{each:10.2f}")
-    assert copy is not None
+        line = f"{name:28}{spent:8.1f}{spent / copy:9.1f}{each:10.2f}"
+        print(f"{line}{numpy:9.1f}{numpy / spent:7.1f}")
+    print(f"with {kernels.IN_USE}:")
     for codec in ("mod4", "f32"):
         couple = Couple(given.parameters, codec)
         spent = milliseconds(couple.exchange, given.rounds) / 2

@@ -136,6 +136,12 @@ def maxima(rng: Rng, length: int) -> Arrays:
     return [a, b if rng.random() < 0.5 else None, np.zeros(blocks_in(length), np.float32)]
 
 
+def histories(rng: Rng, length: int) -> Arrays:
+    count = int(rng.integers(1, 10))
+    known = np.abs(anything(rng, count * length)).reshape(count, length)
+    return [np.nan_to_num(known, nan=1.0), np.zeros(length, np.float32)]
+
+
 def sums(rng: Rng, length: int) -> Arrays:
     a, b = vectors(2)(rng, length)
     return [a, b if rng.random() < 0.5 else None, np.ones(LANES)]
@@ -161,6 +167,7 @@ ARGUMENTS: dict[str, Callable[[Rng, int], Arrays]] = {
     "outer_step": lambda rng, length: [*vectors(3)(rng, length), 0.45, 0.7],
     "subtract": vectors(3),
     "squares": sums,
+    "median": histories,
 }
 WRITTEN = {  # the places of the arguments that a function writes
     "block_max": (2,),
@@ -173,6 +180,7 @@ WRITTEN = {  # the places of the arguments that a function writes
     "outer_step": (0, 1, 2),
     "subtract": (2,),
     "squares": (2,),
+    "median": (1,),
 }
 
 

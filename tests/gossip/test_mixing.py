@@ -91,6 +91,16 @@ def test_subtract_tells_whether_anything_changed(length: int) -> None:
         assert mixing.subtract(a, b, out)
 
 
+@pytest.mark.parametrize("count", range(1, 10))
+def test_median_is_the_larger_of_two(count: int) -> None:
+    rows = np.array(vectors(count, 40_000, count))
+    out = np.empty(40_000, np.float32)
+    before = rows.copy()
+    mixing.median(rows, out)
+    assert np.array_equal(out, np.sort(rows, axis=0)[count // 2])
+    assert np.array_equal(rows, before)
+
+
 @pytest.mark.parametrize("length", LENGTHS)
 def test_norm(length: int) -> None:
     a, b = vectors(2, length)
