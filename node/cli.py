@@ -316,18 +316,12 @@ def version(as_json: bool) -> None:
     from covey.gossip.kernels import IN_USE
     from covey.protocols import PROTOCOL
 
-    python = ".".join(map(str, sys.version_info[:3]))
-    found = {
-        "version": installed("covey"),
-        "protocol": PROTOCOL,
-        "python": python,
-        "kernels": IN_USE,
-    }
+    own, python = installed("covey"), ".".join(map(str, sys.version_info[:3]))
+    found = {"version": own, "protocol": PROTOCOL, "python": python, "kernels": IN_USE}
     if as_json:
         click.echo(json.dumps(found))
     else:
-        click.echo(f"covey {found['version']} (protocol {PROTOCOL}, Python {python})")
-        click.echo(f"kernels: {IN_USE}")
+        click.echo(f"covey {own} (protocol {PROTOCOL}, Python {python})\nkernels: {IN_USE}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
