@@ -75,7 +75,7 @@ class Config:
     suspect_s: float = 3.0  # least silence before a suspicion
     suspect_misses: int = 3  # probes missed in a row, or intervals of silence
     dead_s: float = 5.0  # from suspicion to death
-    revive_s: float = 30.0  # between two probes of one dead or left: heals partitions
+    revive_s: float = 30.0  # the most between two probes of one dead or left: heals partitions
     forget_s: float = 24 * 3600.0  # until one dead or left is forgotten
     lag_s: float = 0.1  # the least lag of the own loop that counts; a full collection takes less
     lag_memory_s: float = 10.0  # in which the stretch for past lag decays
@@ -225,7 +225,7 @@ class Membership:
         target.unanswered += 1
         record.misses += 1
         record.missed_at = now
-        again = (now if began_at is None else began_at) + self._period(record)
+        again = (now if began_at is None else began_at) + self._period(record, now)
         target.due = min(target.due, again)
         return self._look(record, now)
 
@@ -248,7 +248,7 @@ class Membership:
         """Whom to probe now; each is out until ``heard`` with its time, or ``missed``."""
         chosen = self._pacer.take(self._targets(), now)
         for target in chosen:
-            target.due = now + self._period(self._records[target.peer])
+            target.due = now + self._period(self._records[target.peer], now)
         return [target.peer for target in chosen]
 
     def deadline(self) -> float:
@@ -370,7 +370,7 @@ class Membership:
             record.life = after
             record.since, record.since_awake = now, self._awareness.awake(now)
             self._active += (not record.quiet) - active
-            due, again = record.target.due, now + self._period(record)
+            due, again = record.target.due, now + self._period(record, now)
             record.target.due = again if record.quiet else min(due, again)
         elif kind is Kind.LIFE:
             return []
@@ -379,10 +379,12 @@ class Membership:
     def _targets(self) -> list[Target]:
         return [record.target for record in self._records.values()]
 
-    def _period(self, record: _Record) -> float:
+    def _period(self, record: _Record, now: float) -> float:
         """From one probe of ``record`` to the next; all who are quiet share one probe a second."""
-        if record.quiet:
-            period_s = max(self._config.revive_s, float(len(self._records) - self._active))
+        if record.quiet:  # the dead: when dead as long again, so a cut heals within its length
+            revive_s, shared_s = self._config.revive_s, float(len(self._records) - self._active)
+            dead_s = now - record.since if record.life is Life.DEAD else revive_s
+            period_s = max(self._config.probe_s, shared_s, min(dead_s, revive_s))
         elif record.misses or record.life is Life.SUSPECT:
             period_s = self._config.probe_s
         else:

@@ -186,16 +186,28 @@ def test_dead_and_left_are_forgotten() -> None:
 
 
 def test_probes_follow_the_life() -> None:
-    """The dead are left alone for half a minute, who comes back is probed at once."""
+    """The dead are asked when dead as long again, then twice a minute; who returns, at once."""
     membership = lone()
     membership.heard(peer_id(1), standing(), 0.0)
     assert membership.tick(3.0)
     membership.missed(peer_id(1), 3.5)
     (change,) = membership.tick(8.0)
     assert change.after is Life.DEAD
-    assert membership.to_probe(34.0) == []
-    assert membership.heard(peer_id(1), standing(), 34.0)
-    assert membership.to_probe(35.2) == [peer_id(1)]
+    asked, now = [], 8.0
+    while now < 200.0:
+        now = max(now + 0.01, membership.deadline())
+        membership.tick(now)
+        for peer in membership.to_probe(now):
+            asked.append(now - 8.0)
+            membership.missed(peer, now)
+    ratios = [later / earlier for earlier, later in pairwise(asked) if later < 30.0]
+    assert len(ratios) >= 3
+    assert all(1.5 < ratio < 2.5 for ratio in ratios), asked
+    gaps = [later - earlier for earlier, later in pairwise(asked) if earlier > 35.0]
+    assert gaps
+    assert all(20.0 < gap < 40.0 for gap in gaps), asked
+    assert membership.heard(peer_id(1), standing(), 200.0)
+    assert membership.to_probe(201.2) == [peer_id(1)]
 
 
 def test_limits_follow_the_size_of_the_swarm() -> None:
@@ -212,12 +224,14 @@ def test_limits_follow_the_size_of_the_swarm() -> None:
         now = max(now + 0.01, membership.deadline())
 
 
-def test_partition_heals(three: World) -> None:
+@pytest.mark.parametrize(("cut_s", "healed_s"), [(20.0, 12.0), (600.0, 35.0)])
+def test_partition_heals(three: World, cut_s: float, healed_s: float) -> None:
+    """Within about its own length, and half a minute at most."""
     three.cut = {pair for n in (1, 2) for pair in both(three[n], three[3])}
-    three.run(600.0)
+    three.run(cut_s)
     assert three[3].life(three[1]) is three[1].life(three[3]) is Life.DEAD
     three.cut = set()
-    three.run(40.0)
+    three.run(healed_s)
     for node in three.nodes.values():
         assert [m.life for m in node.membership.members()] == [Life.ALIVE, Life.ALIVE]
         check_log(node)
