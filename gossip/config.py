@@ -37,10 +37,11 @@ class Screening:
 
     remembered: int = 24  # distances that count, as many of each peer as of any other
     unscreened: int = 4  # first exchanges without a history to go by ...
-    first_reach: float = 16.0  # ... refused beyond this many own movements and beyond |x|
-    gate_ratio: float = 2.5  # refused beyond this many medians
+    first_reach: float = 2.0  # ... refused beyond this many own movements and beyond |x|
+    gate_quantile: float = 0.7  # most of the honest majority is below it ...
+    gate_ratio: float = 2.0  # ... and beyond this many times that an exchange is refused
     clip_quantile: float = 0.3  # clipped to this quantile
-    growth: float = 10.0  # a distance counts as so many medians at most
+    growth: float = 10.0  # a distance counts as so many times the gate's quantile at most
     negligible: float = 0.001  # relative to |x|: never clipped, whatever the history
     undecoded_share: float = 0.25  # refused if more blocks than this stay undecoded
 
@@ -51,9 +52,11 @@ class Screening:
             self.first_reach <= 1
             or self.gate_ratio <= 1
             or self.growth <= 1
-            or not 0 < self.clip_quantile < 1
+            or not 0 < self.clip_quantile <= self.gate_quantile < 1
         ):
-            raise ValueError("reach, ratio and growth are above 1, the clip quantile in (0, 1)")
+            raise ValueError(
+                "reach, ratio and growth are above 1; 0 < clip quantile <= gate quantile < 1"
+            )
         if not 0 <= self.negligible < 1 or not 0 <= self.undecoded_share < 1:
             raise ValueError("shares are in [0, 1)")
 

@@ -6,8 +6,9 @@ both, so clipping too is symmetric and preserves the mean; a peer that lies abou
 only make the exchange gentler.
 
 Sources: clipping to a quantile follows ClippedGossip (He, Karimireddy, Jaggi 2022) with the history
-of distances in place of the neighbourhood; the median gate keeps a minority of liars from
-stretching it.
+of distances in place of the neighbourhood; a gate that follows a quantile keeps a minority of liars
+from stretching it.  Of the history's 70 %, not the median: where a cut has healed, whoever meets
+the other part is to take it for a part of the flock before half of all it meets are of it.
 """
 
 from collections.abc import Set
@@ -57,9 +58,9 @@ class Screen:
     """The distances to the peers of this node's exchanges and the bound that follows from them.
 
     Every peer has as many votes as any other, however often it calls: one that floods us cannot
-    move the median, and a flock whose majority drifted away is soon plausible again.  ``scale`` is
-    the length of the vector itself, ``moved`` how far its learner went since the model began here:
-    all the yard-stick there is for the first peers, who began at the same weights.
+    move the quantiles, and a flock of which a good part drifted away is soon plausible again.
+    ``scale`` is the length of the vector itself, ``moved`` how far its learner went since the model
+    began here: all the yard-stick there is for the first peers, who began at the same weights.
     """
 
     def __init__(self, config: Screening) -> None:
@@ -67,22 +68,22 @@ class Screen:
         self.moved = 0.0
         self._config = config
         self._distances: dict[PeerId, list[float]] = {}  # whom we met last comes last
-        self._yardstick: tuple[float, float] | None = None  # median and clip quantile, if known
+        self._yardstick: tuple[float, float] | None = None  # gate and clip quantile, if known
 
     def bound(self) -> Bound:
         """What this node states when an exchange opens; hardly any until there is a history."""
         if self._yardstick is None:
             return self._first()
-        median, quantile = self._yardstick
+        usual, quantile = self._yardstick
         # A flock that has agreed must not take its next movement for an attack.
         floor = self._config.negligible * self.scale
-        reach = self._config.gate_ratio * max(median, floor)
+        reach = self._config.gate_ratio * max(usual, floor)
         return Bound(min(reach, _FARTHEST), min(max(quantile, floor), _FARTHEST))
 
     def note(self, peer: PeerId, distance: float) -> None:
         """Remember a distance, refused or not: else a swarm that drifted apart never meets again.
 
-        It counts as a bounded factor above the median at most, so that a majority of liars, or the
+        It counts as a bounded factor above the usual at most, so that a majority of liars, or the
         only peer, stretches the bound slowly.  No distance at all is no yard-stick.
         """
         if not distance > 0:
@@ -116,13 +117,16 @@ class Screen:
             self._yardstick = self._quantiles()
 
     def _quantiles(self) -> tuple[float, float] | None:
-        """Median and clip quantile of the latest distances, as many of each peer as make up the
+        """Gate and clip quantile of the latest distances, as many of each peer as make up the
         number remembered; None while they are too few."""
         each = self._config.remembered // max(1, len(self._distances))
         votes = sorted(value for seen in self._distances.values() for value in seen[-each:])
         if len(votes) < self._config.unscreened:
             return None
-        return _quantile(votes, 0.5), _quantile(votes, self._config.clip_quantile)
+        return (
+            _quantile(votes, self._config.gate_quantile),
+            _quantile(votes, self._config.clip_quantile),
+        )
 
 
 def _quantile(ordered: list[float], share: float) -> float:

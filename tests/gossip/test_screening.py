@@ -10,7 +10,7 @@ from covey.gossip.screening import Bound, Bounds, Screen
 from covey.protocols.identity import PeerId
 
 DISTANCES = st.floats(0, allow_infinity=True, allow_nan=False)
-CONFIG = Screening(gate_ratio=3.0)
+CONFIG = Screening(first_reach=16.0, gate_quantile=0.5, gate_ratio=3.0)  # round numbers
 
 
 PEERS = [PeerId(bytes([number]) * 32) for number in range(60)]
@@ -163,11 +163,26 @@ def test_distances_below_the_floor_are_never_clipped() -> None:
 
 @given(st.lists(st.floats(1e-9, 1e9), min_size=4, max_size=24))
 def test_the_bound_is_numpys_quantile(distances: list[float]) -> None:
-    made = screen()
+    made = Screen(Screening(clip_quantile=0.3, gate_quantile=0.7, gate_ratio=2.0))
     made._distances[PEERS[0]] = distances
     made._yardstick = made._quantiles()
     assert made.bound().clip == pytest.approx(float(np.quantile(distances, 0.3)))
-    assert made.bound().reach == pytest.approx(3 * float(np.median(distances)))
+    assert made.bound().reach == pytest.approx(2 * float(np.quantile(distances, 0.7)))
+
+
+def test_a_third_of_liars_moves_no_bound_and_two_halves_soon_meet_again() -> None:
+    """By default: 16 nodes, of whom some are ten times as far away as the others."""
+
+    def bound(far: int) -> Bound:
+        made = Screen(Screening())
+        for number in range(15):
+            made.note(PEERS[number], 1.0)
+        for number in range(far):
+            made.note(PEERS[number], 10.0)
+        return made.bound()
+
+    assert bound(far=0) == bound(far=4) == Bound(2.0, 1.0)
+    assert bound(far=5).reach >= 10.0
 
 
 @given(st.lists(DISTANCES, max_size=60), st.floats(0, 1e30))

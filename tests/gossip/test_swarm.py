@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from covey.gossip.config import Config, OuterStep
+from covey.gossip.config import Config, OuterStep, Screening
 from covey.gossip.core import Core, Outgoing
 from covey.protocols.envelope import ReplayWindow, Scope, Sealer, open_sealed
 from covey.protocols.errors import Stale
@@ -42,7 +42,7 @@ def test_exchanges_preserve_the_mean(
     flocks: Flocks, size: int, parameters: int, buffers: int, codec: str, apart: float, seed: int
 ) -> None:
     """Gate and clip on, everybody proposing at once: only float32 rounding is left."""
-    config = Config(codec=codec, exchanges=2)
+    config = Config(codec=codec, exchanges=2, screening=Screening(first_reach=16.0))
     flock = flocks(size, parameters, buffers, config, seed).scattered(apart)
     before, largest = flock.x.mean(axis=0), np.abs(flock.x).max()
     for _ in range(3):
