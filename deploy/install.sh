@@ -62,7 +62,7 @@ if ! "$venv/bin/python" -m pip install --disable-pip-version-check --no-input \
     tail -n 15 "$log" >&2
     fail "pip failed; see above.  Is the network there?  \`make test\` tries again."
 fi
-kernels=$("$venv/bin/python" -P -c "from covey.gossip.kernels import IN_USE; print(IN_USE)")
+kernels=$("$venv/bin/python" -P -c "from covey.gossip.native import IN_USE; print(IN_USE)")
 case $kernels in
     C*) echo "covey: exchanges are computed in $kernels" ;;
     *) echo "covey: exchanges are computed with $kernels; with a C compiler and Python's headers" \

@@ -313,7 +313,7 @@ def version(as_json: bool) -> None:
     """Show the versions of covey, its protocol and Python, and what computes its exchanges."""
     from importlib.metadata import version as installed
 
-    from covey.gossip.kernels import IN_USE
+    from covey.gossip.native import IN_USE
     from covey.protocols import PROTOCOL
 
     own, python = installed("covey"), ".".join(map(str, sys.version_info[:3]))

@@ -26,7 +26,7 @@ _SANS_IO |= {"aiohttp", "zeroconf", "torch"}
 BANNED = {"protocols": _SANS_IO, "gossip": _SANS_IO, "node": {"torch"}, "covey": set[str]()}
 # A simulation brings its own time and chance; it reads data, and computes with torch.
 BANNED["simulate"] = _SANS_IO - {"pathlib", "torch"}
-DOORS = {"simulate/cli.py", "gossip/kernels.py"}  # where the outer world comes in
+DOORS = {"simulate/cli.py", "gossip/native.py"}  # where the outer world comes in
 # Each of these turns bytes into code, or a warning into silence.
 BANNED_EVERYWHERE = {"pickle", "marshal", "shelve", "dill", "cloudpickle"}
 BANNED_CALLS = {"eval", "exec", "compile", "breakpoint"}

@@ -16,7 +16,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
 
-from covey.gossip import kernels, quantiser, reference
+from covey.gossip import kernels, native, quantiser, reference
 from covey.gossip.config import Config
 from covey.gossip.pair import Pair
 from covey.gossip.reference import CODED, HALF, LANES, Floats
@@ -117,7 +117,7 @@ def main() -> None:
         each = spent * 1e6 / given.parameters
         line = f"{name:28}{spent:8.1f}{spent / copy:9.1f}{each:10.2f}"
         print(f"{line}{numpy:9.1f}{numpy / spent:7.1f}")
-    print(f"with {kernels.IN_USE}:")
+    print(f"with {native.IN_USE}:")
     for codec in ("mod4", "f32"):
         couple = Couple(given.parameters, codec)
         spent = milliseconds(couple.exchange, given.rounds) / 2

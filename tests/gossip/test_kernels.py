@@ -1,4 +1,4 @@
-"""The C extension against numpy, and which of the two is in use.
+"""The C extension against numpy.
 
 The extension is compiled here, as setup.py says and once more for the sanitizers: these tests need
 a C compiler and Python's headers.
@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from covey.gossip import kernels, mixing, quantiser, reference
+from covey.gossip import kernels, mixing, native, quantiser, reference
 from covey.gossip.quantiser import LAYERS, Quantiser
 from tests.gossip.kernel_checks import ARGUMENTS, LENGTHS, blocks_in, equal, load, refused
 
@@ -139,24 +139,5 @@ def test_a_norm_is_the_same_with_either(extension: ModuleType) -> None:
     assert len(found) == 1
 
 
-def in_use(before: str = "", **environment: str) -> str:
-    """What a fresh interpreter computes with."""
-    program = f"{before}; from covey.gossip import kernels; print(kernels.IN_USE)"
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", program.removeprefix("; ")],
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return done.stdout.strip()
-
-
-def test_the_environment_may_ask_for_numpy() -> None:
-    assert in_use(COVEY_NUMPY="1") == "numpy (COVEY_NUMPY is set)"
-    assert in_use(COVEY_NUMPY="0") == kernels.IN_USE
-
-
-def test_without_the_extension_it_is_numpy() -> None:
-    hidden = "import sys; sys.modules['covey.gossip._kernels'] = None"
-    assert in_use(hidden, COVEY_NUMPY="") == "numpy (no extension built)"
+def test_the_extension_is_chosen_where_it_is_in_use() -> None:
+    assert kernels.chosen is (native.extension or reference)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from covey.gossip.kernels import IN_USE
+from covey.gossip.native import IN_USE
 from covey.node import cli, daemon, store
 from covey.node.home import Home
 from covey.node.rate import Rate
