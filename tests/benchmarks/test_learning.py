@@ -15,7 +15,7 @@ from covey.simulate.result import Point, Result
 from covey.simulate.scenario import Attack, Outer, Scenario
 from covey.simulate.splits import Split
 from tests.benchmarks.learning import __main__ as entry
-from tests.benchmarks.learning import report, rows
+from tests.benchmarks.learning import rows
 from tests.benchmarks.learning.claims import CLAIMS, SHORT, Plan, everyone
 from tests.benchmarks.learning.questions import Comparison, Pushes, Scaling
 from tests.benchmarks.learning.rows import Row, Target
@@ -231,19 +231,6 @@ def test_flocks_are_held_against_the_smallest(runs: Runs) -> None:
 
 
 # --- all of it -----------------------------------------------------------------------------------
-
-
-def test_tables_are_put_between_their_markers(tmp_path: Path) -> None:
-    document = tmp_path / "algorithm.md"
-    document.write_text("before\n<!-- table: codec -->\nold\n<!-- end -->\nafter\n")
-    for _ in range(2):
-        report.fill(document, {"codec": report.claim_table([row(), row(ok=False)])})
-    text = document.read_text()
-    assert text.startswith("before\n<!-- table: codec -->\n\n| setting |")
-    assert text.endswith("| **no** |\n\n<!-- end -->\nafter\n")
-    assert "old" not in text
-    with pytest.raises(ValueError, match="faults"):
-        report.fill(document, {"faults": ""})
 
 
 def test_everything_runs_and_says_what_failed(

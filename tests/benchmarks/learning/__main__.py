@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from tests.benchmarks import document as texts
 from tests.benchmarks.learning import figures, report
 from tests.benchmarks.learning.claims import CLAIMS, SHORT, Plan
 from tests.benchmarks.learning.rows import Row
@@ -42,8 +43,8 @@ def bench(
             tables["comparison"] = report.comparison_table(plan, runs)
             figures.draw(plan, runs, document.parent / document.stem)
             facts = report.about(runs, plan)
-            tables["facts"] = report.facts_table(facts)
-        report.fill(document, tables)
+            tables["facts"] = texts.facts_table(facts)
+        texts.fill(document, tables)
     rows = [row for name in sorted(found) for row in found[name]]
     report.write_json(out, facts, rows)
     return _conclude(rows)
