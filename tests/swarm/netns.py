@@ -56,6 +56,19 @@ class Machine:
     def plug_in(self) -> None:
         self.run("ip", "link", "set", "eth0", "up")
 
+    def shape(self, megabits: int) -> None:
+        """Let eth0 send no faster than that, as a slower cable would."""
+        burst = max(16_000, megabits * 125)  # bytes; a millisecond's
+        self.run(
+            *("tc", "qdisc", "replace", "dev", "eth0", "root", "tbf", "rate", f"{megabits}mbit"),
+            *("burst", str(burst), "latency", "50ms"),
+        )
+
+    def counters(self) -> tuple[int, int]:
+        """The bytes that eth0 has sent and received, frames' headers included."""
+        words = self.run("cat", "/proc/net/dev").partition("eth0:")[2].split()
+        return int(words[8]), int(words[0])
+
     def pids(self) -> list[int]:
         """The processes that run on this machine."""
         return [int(pid) for pid in _run(["ip", "netns", "pids", self.namespace]).split()]
