@@ -13,7 +13,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test fuzz bench-learning bench-learning-short lint types format install clean
+.PHONY: help demo test fuzz bench bench-peers bench-learning bench-learning-short lint types format install clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,12 @@ bench-learning: $(STAMP)  ## the claims about learning, and docs/algorithm.md's 
 
 bench-learning-short: $(STAMP)  ## the same claims with fewer seeds and nodes: under five minutes
 	@$(BIN)/python -m tests.benchmarks.learning --short $(ARGS)
+
+bench: $(STAMP)  ## speed, beside the peers that are set up, and docs/performance.md: ten minutes
+	@$(BIN)/python -m tests.benchmarks.perf --document docs/performance.md $(ARGS)
+
+bench-peers: $(STAMP)  ## set up hivemind and Flower in .bench, for `make bench`
+	@bash tests/benchmarks/perf/peers.sh .bench $(BIN)/python
 
 lint: $(STAMP)  ## ruff: rules and format
 	@$(BIN)/ruff check .

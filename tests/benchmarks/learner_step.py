@@ -12,6 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +52,33 @@ def microseconds(work: Callable[[], object], repeats: int, rounds: int = 15) -> 
     return statistics.median(times)
 
 
-def idle_step(home: Path) -> None:
+@dataclass(frozen=True)
+class IdleStep:
+    """Microseconds of an idle ``optimizer.step()``, alone and joined, and of covey's hook in it."""
+
+    without_us: float
+    joined_us: float
+    hook_us: float
+
+
+def idle_step(folder: Path) -> IdleStep:
+    """A learner of a node that never has anything to say, at home in ``folder``."""
+    home = Home.find(folder, os.environ)
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    with home.lock({}):
+        link = LearnerLink(home.link_socket, home.maps, Silent())
+        thread.start()
+        asyncio.run_coroutine_threadsafe(link.start(), loop).result()
+        measured = _idle_step(folder)
+        asyncio.run_coroutine_threadsafe(link.close(), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+    loop.close()
+    return measured
+
+
+def _idle_step(home: Path) -> IdleStep:
     model = nn.Linear(10, 10)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
     model(torch.ones(10)).sum().backward()
@@ -59,7 +86,7 @@ def idle_step(home: Path) -> None:
     with covey.join(model, optimizer, every="1000m", home=home) as swarm:
         joined = microseconds(optimizer.step, 2000)
         only = microseconds(swarm._step, 20_000)
-    print(f"optimizer.step() {without:.1f} µs, joined {joined:.1f} µs; the hook {only:.2f} µs")
+    return IdleStep(without, joined, only)
 
 
 def copies(parameters: int, dtype: torch.dtype) -> None:
@@ -80,17 +107,11 @@ def main() -> None:
     parser.add_argument("--parameters", type=int, default=10_000_000)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        home = Home.find(folder, os.environ)
-        loop = asyncio.new_event_loop()
-        thread = threading.Thread(target=loop.run_forever)
-        with home.lock({}):
-            link = LearnerLink(home.link_socket, home.maps, Silent())
-            thread.start()
-            asyncio.run_coroutine_threadsafe(link.start(), loop).result()
-            idle_step(Path(folder))
-            asyncio.run_coroutine_threadsafe(link.close(), loop).result()
-            loop.call_soon_threadsafe(loop.stop)
-            thread.join()
+        idle = idle_step(Path(folder))
+    print(
+        f"optimizer.step() {idle.without_us:.1f} µs, joined {idle.joined_us:.1f} µs; "
+        f"the hook {idle.hook_us:.2f} µs"
+    )
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
         copies(options.parameters, dtype)
 

@@ -1,0 +1,113 @@
+"""A learner that hands over as fast as its node takes: each line on standard input is an order.
+
+``round``: take one step, hand over, wait for the increment that answers it.  ``free SECONDS``: that
+without a break; ``periods SECONDS COUNT``: that, each so long.  No training: a step adds noise as
+large as what training does between exchanges.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+import covey
+from covey.attachment import Attachment
+from covey.weights import Vector
+
+NOISE = 1 << 20  # elements of one step's noise, which repeats along the vector
+PATIENCE_S = 60.0
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--home", required=True)
+parser.add_argument("--parameters", type=int, required=True)
+parser.add_argument("--number", type=int, default=0)
+
+
+class Rounds:
+    """One learner's rounds."""
+
+    def __init__(self, flock: Attachment, vector: Vector, rng: np.random.Generator) -> None:
+        self.vector = vector
+        self._flock = flock
+        self._session = flock._session  # to wait without spinning, which the door does not offer
+        noise = min(NOISE, len(vector))
+        self._noise = rng.standard_normal(noise, dtype=np.float32) * np.float32(0.001)
+
+    def round(self) -> tuple[float, float]:
+        """When the snapshot was ready, and when the increment; in seconds, monotonic."""
+        self._train()
+        self._publish()
+        start = time.monotonic()
+        while (increment := self._flock.poll()) is None:
+            if self._session._pace_s is not None:  # the period has ended and moved nothing
+                self._publish()
+            self._wait()
+        end = time.monotonic()
+        self.vector += increment
+        self._session.acknowledge()
+        return start, end
+
+    def follow(self, seconds: float) -> None:
+        """Take in what comes."""
+        until = time.monotonic() + seconds
+        while (left_s := until - time.monotonic()) > 0:
+            if (increment := self._flock.poll()) is not None:
+                self.vector += increment
+            else:
+                self._session.wait(left_s)
+
+    def _train(self) -> None:
+        while (increment := self._flock.poll()) is not None:  # of others' exchanges meanwhile
+            self.vector += increment
+        self._noise = -np.roll(self._noise, 1)
+        for start in range(0, len(self.vector), len(self._noise)):
+            part = self.vector[start : start + len(self._noise)]
+            part += self._noise[: len(part)]
+
+    def _publish(self) -> None:
+        while not self._flock.publish(self.vector):
+            self._wait()
+        self._session._pace_s = None  # comes again when the period ends
+
+    def _wait(self) -> None:
+        assert self._flock.attached, "the node is gone"
+        self._session.wait(PATIENCE_S)
+
+
+def main(given: argparse.Namespace) -> None:
+    common = np.random.default_rng(0)
+    layout = covey.Layout((covey.Tensor("w", (given.parameters,)),))
+    vector = common.standard_normal(given.parameters, dtype=np.float32) * np.float32(0.02)
+    flock = covey.attach(layout, vector, every=1, home=given.home)
+    rounds = Rounds(flock, vector, np.random.default_rng(1 + given.number))
+    print(json.dumps({"ready": given.number}), flush=True)
+    for line in sys.stdin:
+        order, *numbers = line.split()
+        print(json.dumps(obey(rounds, order, [float(number) for number in numbers])), flush=True)
+    flock._close(clean=True)
+
+
+def obey(rounds: Rounds, order: str, numbers: Sequence[float]) -> dict[str, float]:
+    """Do what one line asks for, and tell of it."""
+    if order == "round":
+        start, end = rounds.round()
+        return {"start": start, "end": end}
+    begin, count = time.monotonic(), 0
+    if order == "free":
+        while time.monotonic() < begin + numbers[0]:
+            rounds.round()
+            count += 1
+    else:
+        assert order == "periods", order
+        while count < numbers[1]:
+            rounds.round()
+            count += 1
+            rounds.follow(begin + count * numbers[0] - time.monotonic())
+    return {"start": begin, "end": time.monotonic(), "rounds": count}
+
+
+if __name__ == "__main__":
+    main(parser.parse_args())
