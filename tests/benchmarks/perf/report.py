@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from covey.gossip import kernels
+from covey.gossip import native
 from tests.benchmarks import document
 from tests.benchmarks.document import NONE
 from tests.benchmarks.perf import picture, stages
@@ -27,7 +27,7 @@ def write_json(path: Path, bench: Bench, rows: Sequence[Row]) -> None:
 def facts(bench: Bench) -> dict[str, object]:
     """When, where and with what."""
     return document.machine(("covey", "numpy", "torch")) | {
-        "kernels": kernels.IN_USE,
+        "kernels": native.IN_USE,
         "repeats": bench.plan.repeats,
         "left_out": "; ".join(bench.left_out) or NONE,
     }
