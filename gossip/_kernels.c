@@ -51,32 +51,32 @@ static Py_ssize_t blocks_in(Py_ssize_t length) { return length / BLOCK + (length
 
 /* --- codes ---------------------------------------------------------------------------------- */
 
-/* q = floor(x / D + U) >> shift of a block, modulo 2**16: a layer needs 12 bits. */
-INLINE void quantise(const f32 *x, float inverse, uint32_t start, int shift, uint16_t *q)
+/* q = floor(x / D + U) of a block. */
+INLINE void quantise(const f32 *x, float inverse, uint32_t start, int32_t *q)
 {
     float scaled[BLOCK];
-    int32_t whole[BLOCK];
     for (uint32_t i = 0; i < BLOCK; i++)
         scaled[i] = (float)(int32_t)((start + i * WEYL) >> 8) * 0x1p-24f + x[i] * inverse;
     for (int i = 0; i < BLOCK; i++)
-        whole[i] = (int32_t)scaled[i]; /* towards zero; floorf takes a call without SSE4.1 */
+        q[i] = (int32_t)scaled[i]; /* towards zero; floorf takes a call without SSE4.1 */
     for (int i = 0; i < BLOCK; i++)
-        whole[i] -= (float)whole[i] > scaled[i];
-    for (int i = 0; i < BLOCK; i++)
-        q[i] = (uint16_t)(whole[i] >> shift);
+        q[i] -= (float)q[i] > scaled[i];
 }
 
 INLINE void encode_block(const f32 *x, float inverse, uint32_t start, int shift, uint8_t *out)
 {
-    uint16_t q[BLOCK], check = 0;
+    int32_t q[BLOCK];
+    uint16_t bits[BLOCK], check = 0; /* a layer needs 12 of them */
     uint8_t low[BLOCK];
-    quantise(x, inverse, start, shift, q);
+    quantise(x, inverse, start, q);
     for (int i = 0; i < BLOCK; i++)
-        low[i] = (uint8_t)(q[i] & 15);
+        bits[i] = (uint16_t)(q[i] >> shift);
+    for (int i = 0; i < BLOCK; i++)
+        low[i] = (uint8_t)(bits[i] & 15);
     for (int i = 0; i < HALF; i++)
         out[i] = (uint8_t)(low[i] | (uint8_t)(low[i + HALF] << 4));
     for (int i = 0; i < BLOCK; i++)
-        check = (uint16_t)(check + (uint16_t)((uint32_t)(q[i] >> 4) * (uint16_t)CHECK_WEIGHTS[i]));
+        check = (uint16_t)(check + (uint32_t)(bits[i] >> 4) * (uint16_t)CHECK_WEIGHTS[i]);
     out[HALF] = (uint8_t)check;
 }
 
@@ -144,6 +144,34 @@ KERNEL void decode(const uint8_t *mine, const uint8_t *theirs, uint8_t *differen
     for (Py_ssize_t b = 0; b < blocks; b++)
         doubtful[b] = decode_block(mine + b * CODED, theirs + b * CODED, difference + b * HALF,
                                    energy + b, peak + b);
+}
+
+INLINE bool decode_block_further(const int32_t *q, int shift, const uint8_t *theirs, i16 *k)
+{
+    uint8_t nibble[BLOCK];
+    int32_t found[BLOCK], half = 8 << shift, known = (1 << shift) - 1, least = 0, check = 0;
+    unpack(theirs, nibble);
+    for (int i = 0; i < BLOCK; i++) {
+        int32_t other = (int32_t)nibble[i] << shift | ((q[i] + k[i]) & known);
+        found[i] = ((other - q[i] + half) & (2 * half - 1)) - half;
+    }
+    for (int i = 0; i < BLOCK; i++)
+        k[i] = (int16_t)found[i];
+    for (int i = 0; i < BLOCK; i++)
+        least = found[i] < least ? found[i] : least;
+    for (int i = 0; i < BLOCK; i++)
+        check += ((q[i] + found[i]) >> (shift + 4) & 255) * CHECK_WEIGHTS[i];
+    return least == -half || (uint8_t)check != theirs[HALF];
+}
+
+KERNEL void decode_further(const f32 *x, Py_ssize_t blocks, const f32 *inverse, const u32 *starts,
+                           const uint8_t *theirs, i16 *k, bool *doubtful, int shift)
+{
+    for (Py_ssize_t b = 0; b < blocks; b++) {
+        int32_t q[BLOCK];
+        quantise(x + b * BLOCK, inverse[b], starts[b], q);
+        doubtful[b] = decode_block_further(q, shift, theirs + b * CODED, k + b * BLOCK);
+    }
 }
 
 /* moves = weight (D k) of a block. */
@@ -402,6 +430,11 @@ static bool absent(const Buffers *taken, int i) { return taken->view[i].obj == N
     float name = (float)PyFloat_AsDouble(args[i]);                                                 \
     if (PyErr_Occurred())                                                                          \
     return done(&taken, NULL)
+#define LAYER(name, i)                                                                             \
+    long name = PyLong_AsLong(args[i]);                                                            \
+    if (name == -1 && PyErr_Occurred())                                                            \
+        return done(&taken, NULL);                                                                 \
+    NEED(0 <= name && name < LAYERS)
 #define RUN(call)                                                                                  \
     Py_BEGIN_ALLOW_THREADS;                                                                        \
     call;                                                                                          \
@@ -423,10 +456,7 @@ FUNCTION(encode)
     TAKE("ffIB", "rrrw", 1);
     Py_ssize_t blocks = blocks_in(ITEMS(0));
     NEED(ITEMS(1) == blocks && ITEMS(2) == blocks && ITEMS(3) == blocks * CODED);
-    long layer = PyLong_AsLong(args[4]);
-    if (layer == -1 && PyErr_Occurred())
-        return done(&taken, NULL);
-    NEED(0 <= layer && layer < LAYERS);
+    LAYER(layer, 4);
     RUN(encode(BUFFER(0), ITEMS(0), BUFFER(1), BUFFER(2), 4 * (int)layer, BUFFER(3)));
     return done(&taken, Py_NewRef(Py_None));
 }
@@ -438,6 +468,18 @@ FUNCTION(decode)
     NEED(ITEMS(0) == blocks * CODED && ITEMS(1) == blocks * CODED && ITEMS(2) == blocks * HALF);
     NEED(ITEMS(4) == blocks && ITEMS(5) == blocks);
     RUN(decode(BUFFER(0), BUFFER(1), BUFFER(2), BUFFER(3), BUFFER(4), BUFFER(5), blocks));
+    return done(&taken, Py_NewRef(Py_None));
+}
+
+FUNCTION(decode_further)
+{
+    TAKE("ffIBh?", "rrrrww", 1);
+    Py_ssize_t blocks = ITEMS(1);
+    NEED(ITEMS(0) == blocks * BLOCK && ITEMS(2) == blocks && ITEMS(3) == blocks * CODED);
+    NEED(ITEMS(4) == blocks * BLOCK && ITEMS(5) == blocks);
+    LAYER(layer, 6);
+    RUN(decode_further(BUFFER(0), blocks, BUFFER(1), BUFFER(2), BUFFER(3), BUFFER(4), BUFFER(5),
+                       4 * (int)layer));
     return done(&taken, Py_NewRef(Py_None));
 }
 
@@ -517,7 +559,7 @@ FUNCTION(squares)
 static PyMethodDef methods[] = {
     METHOD(block_max), METHOD(encode),     METHOD(decode),   METHOD(apply),   METHOD(is_finite),
     METHOD(progress),  METHOD(outer_step), METHOD(subtract), METHOD(squares), METHOD(median),
-    METHOD(add_difference),
+    METHOD(add_difference), METHOD(decode_further),
     {NULL, NULL, 0, NULL},
 };
 

@@ -140,8 +140,7 @@ class Quantiser:
         for first in range(0, len(rows), _PART):
             part = rows[first : first + _PART]
             place = memoryview(out)[first * CODED : (first + len(part)) * CODED]
-            x, inverse, starts = self._gathered(part)
-            kernels.encode(x.reshape(-1), inverse, starts, place, layer)
+            kernels.encode(*self._gathered(part), place, layer)
         return out
 
     def write_part(self, first: int, stop: int) -> memoryview:
@@ -200,15 +199,15 @@ class Quantiser:
     def apply(self, out: Floats, weight: float) -> None:
         """out <- out + weight * difference, in place; the other side adds exactly the negative."""
         kernels.apply(self._work.difference, self.steps, out, weight)
-        if not len(self._rows):
-            return
-        moves = self._deep * self.steps[self._rows, None]
-        moves *= np.float32(weight)
         whole = len(out) // BLOCK
-        count = int(np.searchsorted(self._rows, whole))
-        out[: whole * BLOCK].reshape(-1, BLOCK)[self._rows[:count]] += moves[:count]
-        if count < len(self._rows):
-            out[whole * BLOCK :] += moves[-1, : len(out) - whole * BLOCK]
+        for first in range(0, len(self._rows), _PART):
+            rows = self._rows[first : first + _PART]
+            moves = self._deep[first : first + _PART] * self.steps[rows, None]
+            moves *= np.float32(weight)
+            count = int(np.searchsorted(rows, whole))
+            out[: whole * BLOCK].reshape(-1, BLOCK)[rows[:count]] += moves[:count]
+            if count < len(rows):
+                out[whole * BLOCK :] += moves[-1, : len(out) - whole * BLOCK]
 
     def largest(self) -> Floats:
         """Largest |difference| per block, at least half a step; a whole range where skipped."""
@@ -224,23 +223,22 @@ class Quantiser:
         if layer == 1:
             k[:] = reference.signed(difference[rows])
             difference[rows] = 0  # else it would be applied twice
-        q = reference.quantised(*self._gathered(rows))
-        doubtful = reference.decode_further(q, layer, data[: len(rows) * CODED], k)
-        self._deep[places] = k
-        self._doubtful[rows] = doubtful
+        codes, doubtful = data[: len(rows) * CODED], self._doubtful[rows]
+        kernels.decode_further(*self._gathered(rows), codes, k, doubtful, layer)
+        self._deep[places], self._doubtful[rows] = k, doubtful
         wide = k.astype(np.int32)
         self._energy[rows] = np.einsum("ij,ij->i", wide, wide)  # at most 2**28
         self._peak[rows] = np.abs(k).max(axis=1)
 
     def _gathered(self, rows: Indices) -> tuple[Floats, Floats, NDArray[np.uint32]]:
-        """Of some blocks: x as rows of 64, padded with zeros; 1 / D; where the dither starts."""
+        """Of some blocks: x, padded with zeros to whole ones; 1 / D; where the dither starts."""
         x, whole = self._x, len(self._x) // BLOCK
         out = np.zeros((len(rows), BLOCK), np.float32)
         count = int(np.searchsorted(rows, whole))
         out[:count] = x[: whole * BLOCK].reshape(-1, BLOCK)[rows[:count]]
         if count < len(rows):
             out[-1, : len(x) - whole * BLOCK] = x[whole * BLOCK :]
-        return out, self._inverse[rows], self._starts[rows]
+        return out.reshape(-1), self._inverse[rows], self._starts[rows]
 
 
 def _check_size(data: Buffer, blocks: int) -> None:

@@ -97,21 +97,28 @@ def decode(
 
 
 def decode_further(
-    q: NDArray[np.int32], layer: int, theirs: Buffer | Bytes, k: NDArray[np.int16]
-) -> NDArray[np.bool_]:
-    """The next 4 bits of some blocks: q and k of shape (blocks, 64); whether each is doubtful.
+    x: Floats,
+    inverse: Floats,
+    starts: NDArray[np.uint32],
+    theirs: Buffer | Bytes,
+    k: NDArray[np.int16],
+    doubtful: NDArray[np.bool_],
+    layer: int,
+) -> None:
+    """What a further ``layer`` tells of some blocks, whole ones; ``inverse``, ``starts`` as above.
 
-    ``k`` is known up to ``layer`` and gains that one.
+    k, of shape (blocks, 64), is known up to ``layer`` and gains that one; doubtful as above.
     """
     shift, half = 4 * layer, 8 << 4 * layer
     coded = _coded(theirs)
-    other = unpacked(coded[:, :HALF]).astype(np.int32) << shift
-    other |= (q + k) & ((1 << shift) - 1)
-    found = ((other - q + half) & (2 * half - 1)) - half
-    k[:] = found
-    doubtful: NDArray[np.bool_] = _check((q + found) >> (shift + 4)) != coded[:, HALF]
-    doubtful |= (found == -half).any(axis=1)
-    return doubtful
+    for rows, flat in _chunks(len(doubtful)):
+        q = quantised(x[flat].reshape(-1, BLOCK), inverse[rows], starts[rows])
+        other = unpacked(coded[rows, :HALF]).astype(np.int32) << shift
+        other |= (q + k[rows]) & ((1 << shift) - 1)
+        found = ((other - q + half) & (2 * half - 1)) - half
+        k[rows] = found
+        fits = _check((q + found) >> (shift + 4)) == coded[rows, HALF]
+        doubtful[rows] = ~fits | (found == -half).any(axis=1)
 
 
 def apply(difference: Bytes, steps: Floats, out: Floats, weight: float) -> None:

@@ -114,6 +114,22 @@ def told(rng: Rng, length: int) -> Arrays:
     return [out, theirs, *outcome, np.zeros(blocks, np.int16), np.zeros(blocks, np.bool_)]
 
 
+def told_further(rng: Rng, length: int) -> Arrays:
+    """Arguments of decode_further, of whole blocks."""
+    x, inverse, starts, out, layer = coded(rng, length // BLOCK * BLOCK, int(rng.integers(1, 3)))
+    blocks, half = len(inverse), 8 << 4 * layer
+    k = rng.integers(-half, half, (blocks, BLOCK))
+    k[rng.random(blocks) < 0.5] //= 16
+    q = reference.quantised(x.reshape(-1, BLOCK), inverse, starts) + k
+    low = q >> 4 * layer
+    codes = out.reshape(-1, CODED)
+    codes[:, :HALF] = low[:, :HALF] & 15 | (low[:, HALF:] & 15) << 4
+    codes[:, HALF] = (low >> 4) @ reference._CHECK_WEIGHTS.astype(np.int64)
+    codes[rng.random(blocks) < 0.2, HALF] += 1
+    known = np.where(rng.random(k.shape) < 0.9, k & (half // 8 - 1), 0).astype(np.int16)
+    return [x, inverse, starts, out, known, np.zeros(blocks, np.bool_), layer]
+
+
 def moved(rng: Rng, length: int) -> Arrays:
     """Arguments of apply."""
     blocks = blocks_in(length)
@@ -157,6 +173,7 @@ ARGUMENTS: dict[str, Callable[[Rng, int], Arrays]] = {
     "block_max": maxima,
     "encode": lambda rng, length: coded(rng, length, int(rng.integers(3))),
     "decode": told,
+    "decode_further": told_further,
     "apply": moved,
     "is_finite": finites,
     "add_difference": lambda rng, length: [*vectors(3)(rng, length), float(rng.choice([1.0, 0.3]))],
@@ -173,6 +190,7 @@ WRITTEN = {  # the places of the arguments that a function writes
     "block_max": (2,),
     "encode": (3,),
     "decode": (2, 3, 4, 5),
+    "decode_further": (4, 5),
     "apply": (2,),
     "is_finite": (),
     "add_difference": (0,),
@@ -205,7 +223,7 @@ def refused(kernels: ModuleType, name: str) -> None:
             held.flags.writeable = False
             bad += [held, None]
         attempts += [[*given[:place], wrong, *given[place + 1 :]] for wrong in bad]
-    if name == "encode":
+    if name in ("encode", "decode_further"):
         attempts += [[*given[:-1], layer] for layer in (-1, 3, 2**40, 2**70)]
     before = [arg.copy() if isinstance(arg, np.ndarray) else arg for arg in given]
     for number, attempt in enumerate(attempts):
