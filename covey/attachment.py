@@ -82,6 +82,7 @@ class Attachment:
         self.layout = layout
         self._weights = weights
         self._session = Session(learner, LocalNode(options.home, environ))
+        self._copying = False  # a snapshot is on its way out of the model
         self._pid = os.getpid()
         try:
             self._begin()
@@ -101,14 +102,23 @@ class Attachment:
         """Whether a node serves this learner now; if not, it trains on alone."""
         return self._session.phase is Phase.TRAINING
 
-    def step(self) -> None:
-        """After each training step: apply what came, hand over what is due.  Never waits."""
+    def step(self, *, take: bool = True) -> None:
+        """After each training step: apply what came, hand over what is due.  Never waits.
+
+        Without ``take`` what came is left for ``take_in``.
+        """
         session = self._session
-        if not session.stepped():
+        if not session.stepped() and not self._copying:
             return
-        self._take_in()
-        if session.due:
-            self._hand_over()
+        if take:
+            self.take_in()
+        if session.due or self._copying:
+            self._hand_over(wait=False)
+
+    def take_in(self) -> None:
+        """Apply what came, unless a snapshot is just on its way out of the model."""
+        if not self._copying:
+            self._take_in()
 
     def publish(self, vector: Vector, *, step: int | None = None) -> bool:
         """Hand over the model's vector; False if the node has not read the last one yet: train on.
@@ -183,10 +193,7 @@ class Attachment:
     def _begin(self) -> None:
         session = self._session
         session.open()
-        slot = session.slot
-        assert slot is not None
-        self._weights.gather(slot)
-        session.hand_over()
+        self._hand_over()
         session.wait_start()
         took = self._take_in()
         say(f"training with node {session.node_id}" + (" from the weights it has" if took else ""))
@@ -203,10 +210,11 @@ class Attachment:
         session.acknowledge()
         return True
 
-    def _hand_over(self) -> None:
+    def _hand_over(self, wait: bool = True) -> None:
+        """Hand over the model, if the node can take it; later, if it must not be waited for."""
         slot = self._session.slot
-        if slot is not None:
-            self._weights.gather(slot)
+        self._copying = slot is not None and not self._weights.gather(slot, wait)
+        if slot is not None and not self._copying:
             self._session.hand_over()
 
     def _settle(self) -> None:
@@ -254,7 +262,6 @@ class Attachment:
             elif handed:
                 return
             else:
-                self._take_in()
                 self._hand_over()
                 handed = True
 

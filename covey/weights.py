@@ -10,10 +10,14 @@ Vector = NDArray[np.float32]
 
 class Weights(Protocol):
     """A model seen as one float32 vector of the layout's size.  Arguments are valid only during
-    the call."""
+    the call, but for ``into``."""
 
-    def gather(self, into: Vector) -> None:
-        """Copy the model into ``into``."""
+    def gather(self, into: Vector, wait: bool = True) -> bool:
+        """Copy the model as it is now into ``into``.
+
+        False, which only comes without ``wait``: it is on its way.  Call again, with the same
+        ``into``, until it is there; the model may be trained meanwhile, but not added to or set.
+        """
 
     def add(self, increment: Vector) -> None:
         """Add ``increment`` to the live model."""
@@ -28,8 +32,9 @@ class ArrayWeights:
     def __init__(self, array: Vector) -> None:
         self.array = array
 
-    def gather(self, into: Vector) -> None:
+    def gather(self, into: Vector, wait: bool = True) -> bool:
         np.copyto(into, self.array)
+        return True
 
     def add(self, increment: Vector) -> None:
         self.array += increment

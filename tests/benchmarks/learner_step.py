@@ -94,12 +94,17 @@ def copies(parameters: int, dtype: torch.dtype) -> None:
     model = nn.Sequential(*(nn.Linear(side, side, dtype=dtype) for _ in range(8)))
     weights = TensorWeights(model)
     vector = np.zeros(weights.layout.size, np.float32)
+    other = np.ones_like(vector)
     weights.add(vector)
     out = microseconds(lambda: weights.gather(vector), 1, 7) / 1000
     vector[:] = 0
     back = microseconds(lambda: weights.add(vector), 1, 7) / 1000
+    memory = microseconds(lambda: np.copyto(vector, other), 1, 7) / 1000
     size = weights.layout.size / 1e6
-    print(f"{dtype!s:>15}, {size:.1f} M: snapshot {out:.1f} ms, increment {back:.1f} ms")
+    print(
+        f"{dtype!s:>15}, {size:.1f} M: snapshot {out:.1f} ms, increment {back:.1f} ms; "
+        f"a plain copy of the vector {memory:.1f} ms"
+    )
 
 
 def main() -> None:

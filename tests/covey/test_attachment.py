@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 import covey
+from covey.attachment import Attachment, Options
 from covey.protocols.layout import Layout, Tensor
 from covey.protocols.link import SettledReport
+from covey.weights import ArrayWeights
 from tests.covey.conftest import PATIENCE_S, Host, Node, Place, Vector
 
 LAYOUT = Layout((Tensor("w", (2, 3)),))
@@ -91,6 +93,57 @@ def test_an_unread_snapshot_is_never_overwritten_and_nobody_waits(place: Place) 
         node.consumed()
         train(flock, lambda: len(node.host.snapshots) > 2)
         assert node.host.snapshots[2].tolist() == vector(1000).tolist()
+
+
+class Distant(ArrayWeights):
+    """As on a GPU: what leaves it has arrived only some steps later."""
+
+    def __init__(self, array: Vector) -> None:
+        super().__init__(array)
+        self.left: Vector | None = None  # on its way
+        self.looks = 0
+
+    def gather(self, into: Vector, wait: bool = True) -> bool:
+        if wait or self.left is None:
+            self.left, self.looks = self.array.copy(), 0 if wait else 3
+        self.looks -= 1
+        if self.looks > 0:
+            return False
+        np.copyto(into, self.left)
+        self.left = None
+        return True
+
+    def add(self, increment: Vector) -> None:
+        assert self.left is None, "no increment while a snapshot is on its way"
+        super().add(increment)
+
+
+def test_a_snapshot_that_takes_its_time_holds_up_nobody(place: Place) -> None:
+    """It is of the step that it left in, and says rightly which increments are in it."""
+    node = place.start()
+    weights = vector(0)
+    flock = Attachment(LAYOUT, Distant(weights), Options(every=4))
+
+    def step() -> None:
+        weights[:] += 2**-10
+        flock.step()
+
+    for _ in range(4):
+        step()
+    assert len(node.host.snapshots) == 1
+    for _ in range(2):
+        step()
+    node.until(lambda host: len(host.snapshots) == 2)
+    assert node.host.snapshots[1].tolist() == vector(4 * 2**-10).tolist()
+    for number in range(1, 20):
+        node.publish(1000)
+        while f"applied {number}" not in node.host.calls:
+            step()
+    flock.leave()
+    assert node.host.snapshots[-1].tolist() == weights.tolist()
+    assert len(node.host.snapshots) > 5
+    for snapshot, applied in zip(node.host.snapshots, node.host.applied_by, strict=True):
+        assert snapshot[0] // 1000 == applied
 
 
 def test_publish_and_poll(place: Place) -> None:

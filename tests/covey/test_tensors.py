@@ -1,15 +1,13 @@
-"""What a torch model shares, and that copies in and out are exact."""
+"""That copies of a torch model in and out are exact, and take no further memory."""
 
-from collections.abc import Sequence
+import tracemalloc
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.nn.parallel import DataParallel
+from torch.profiler import ProfilerActivity, profile
 
-from covey.errors import ShareError
-from covey.protocols.layout import Kind
 from covey.tensors import TensorWeights
 
 
@@ -27,90 +25,10 @@ class Net(nn.Module):
         self.register_buffer("derived", torch.ones(4), persistent=False)
 
 
-def names(model: nn.Module, share: str | Sequence[str] | None = None) -> list[str]:
-    return [tensor.name for tensor in TensorWeights(model, share).layout.tensors]
-
-
 def vector_of(weights: TensorWeights) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
     vector = np.empty(weights.layout.size, np.float32)
     weights.gather(vector)
     return vector
-
-
-def test_the_default_choice() -> None:
-    layout = TensorWeights(Net()).layout
-    assert [(tensor.name, tensor.kind) for tensor in layout.tensors] == [
-        ("embed.weight", Kind.PARAMETER),
-        ("norm.weight", Kind.PARAMETER),
-        ("norm.bias", Kind.PARAMETER),
-        ("norm.running_mean", Kind.BUFFER),
-        ("norm.running_var", Kind.BUFFER),
-    ]
-    assert layout.tensors[0].shape == (7, 3)
-    assert layout.parameters == 27
-
-
-@pytest.mark.parametrize(
-    ("share", "chosen"),
-    [
-        ("norm.weight", ["norm.weight"]),
-        (["norm.*"], ["norm.weight", "norm.bias", "norm.running_mean", "norm.running_var"]),
-        (["*.weight", "derived"], ["embed.weight", "norm.weight", "derived"]),
-        (["!norm.*", "!mask", "!derived"], ["embed.weight"]),
-        (["norm.*", "!*.running_*"], ["norm.weight", "norm.bias"]),
-        ("head.weight", ["head.weight"]),  # the other name of a tied tensor
-    ],
-)
-def test_patterns(share: str | list[str], chosen: list[str]) -> None:
-    assert names(Net(), share) == chosen
-
-
-@pytest.mark.parametrize(
-    ("share", "why"),
-    [
-        ("norm.wieght", "matches no tensor; near it: norm.weight"),
-        ("!body.*", "'body.*' matches no tensor"),
-        ("frozen.*", "matches only frozen tensors"),
-        ("norm.running_*", "no parameter that trains"),
-        (["norm.*", "mask"], "mask has values that are not finite"),
-    ],
-)
-def test_a_pattern_that_cannot_be_is_explained(share: str | list[str], why: str) -> None:
-    with pytest.raises(ShareError) as raised:
-        TensorWeights(Net(), share)
-    assert why in str(raised.value)
-
-
-def test_models_that_cannot_be_shared() -> None:
-    with pytest.raises(ShareError, match="no parameter that trains"):
-        TensorWeights(nn.Linear(2, 2).requires_grad_(False))
-    with pytest.raises(ShareError, match="meta device"):
-        TensorWeights(nn.Linear(2, 2, device="meta"))
-    with pytest.raises(ShareError, match="complex64"):
-        TensorWeights(nn.Linear(2, 2, dtype=torch.complex64))
-    lazy = nn.LazyLinear(2)
-    with pytest.raises(ShareError, match="run one batch"):
-        TensorWeights(lazy)
-    model = nn.Linear(2, 2)
-    model.weight.data[0, 0] = torch.nan
-    with pytest.raises(ShareError, match="weight has values that are not finite"):
-        TensorWeights(model)
-
-
-def test_names_are_the_same_inside_wrappers() -> None:
-    model = Net()
-    assert names(DataParallel(model)) == names(model)
-    compiled = torch.compile(model, backend="eager")
-    assert isinstance(compiled, nn.Module)
-    assert names(compiled) == names(model)
-
-
-def test_a_view_of_the_same_memory_is_one_tensor() -> None:
-    model = nn.Module()
-    model.first = nn.Linear(3, 4, bias=False)
-    model.second = nn.Linear(4, 3, bias=False)
-    model.second.weight = nn.Parameter(model.first.weight.detach().t())  # shares its memory
-    assert names(model) == ["first.weight"]
 
 
 def test_float32_goes_in_and_out_to_the_bit() -> None:
@@ -167,12 +85,46 @@ def test_another_device_goes_through_one_lasting_vector(
     wanted = np.random.default_rng(3).normal(size=weights.layout.size).astype(np.float32)
     weights.set(wanted)
     assert np.array_equal(vector_of(weights), wanted)
-    (staging,) = weights._staging.values()
-    address = staging.data_ptr()
+    (crossing,) = weights._crossings.values()
     weights.add(wanted)
     assert vector_of(weights) == pytest.approx(2 * wanted, rel=1e-6)
-    (staging,) = weights._staging.values()
-    assert (staging.data_ptr(), staging.numel()) == (address, weights.layout.size)
+    assert list(weights._crossings.values()) == [crossing]
+    assert len(crossing.here) == len(crossing.there) == weights.layout.size
+
+
+@pytest.mark.parametrize(
+    ("dtype", "host"),
+    [
+        (torch.float32, "cpu"),
+        (torch.float64, "cpu"),
+        (torch.bfloat16, "cpu"),
+        (torch.float16, "cpu"),
+        (torch.float32, "elsewhere"),  # of a foreign device there is only this, on the CPU
+    ],
+)
+def test_nothing_is_allocated_after_the_first(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, host: str
+) -> None:
+    """By Python's count and by torch's own; the model is 2.9 MB, a piece in the cache 128 kB."""
+    monkeypatch.setattr("covey.tensors._HOST", host)
+    weights = TensorWeights(nn.Sequential(*(nn.Linear(300, 300, dtype=dtype) for _ in range(8))))
+    vector = np.zeros(weights.layout.size, np.float32)
+
+    def all_three() -> None:
+        weights.gather(vector)
+        weights.add(vector)
+        weights.set(vector)
+
+    all_three()
+    tracemalloc.start()
+    all_three()
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 200_000
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as taken:
+        all_three()
+    names = [event.key for event in taken.key_averages() if event.self_cpu_memory_usage]
+    assert names == []
 
 
 def test_training_steps_count_beside_the_residual() -> None:

@@ -1,0 +1,1 @@
+../../covey/crossing.py
