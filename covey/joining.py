@@ -12,10 +12,12 @@ from typing import Any, Self, SupportsFloat
 from torch import distributed, nn
 from torch.optim import Optimizer
 
+from covey import choice
 from covey.attachment import Attachment, Options
 from covey.cadence import Every
 from covey.errors import CoveyError, ShareError
 from covey.protocols.link import SettledReport
+from covey.ranks import Follower, Leader, Line, Seat
 from covey.tensors import TensorWeights
 
 
@@ -36,16 +38,19 @@ def join(
     (``20``), every so long (``"2s"``), or as the network allows (None).  With several
     optimizers the first one's steps count.
 
+    Under DistributedDataParallel every process calls it with the wrapped model, and ``leave`` too.
+    The first joins; what it gets is added in all of them after the same step.
+
     Raises NodeError, ShareError, or ValueError for a bad ``every``.
     """
     several = optimizer if isinstance(optimizer, Sequence) else [optimizer]
     first = several[0] if several else None
     if not isinstance(first, Optimizer):
         raise TypeError("covey.join needs a torch optimizer, or a list of some")
+    options = Options(every, name, home)
     try:
         weights = TensorWeights(model, share)
-        _check_alone()
-        return Swarm(Attachment(weights.layout, weights, Options(every, name, home)), first)
+        return Swarm(_seat(model, weights, options), first)
     except CoveyError as error:
         raise error.with_traceback(None) from None  # our own frames tell the user nothing
 
@@ -53,25 +58,25 @@ def join(
 class Swarm:
     """This script's place in the swarm.  Use it as a context manager, or call ``leave``."""
 
-    def __init__(self, attachment: Attachment, optimizer: Optimizer) -> None:
-        self._attachment = attachment
-        self._step = attachment.step
+    def __init__(self, seat: Seat, optimizer: Optimizer) -> None:
+        self._seat = seat
+        self._step = seat.step
         self._hook = optimizer.register_step_post_hook(self._stepped)
 
     @property
     def steps(self) -> int:
         """Optimizer steps since joining."""
-        return self._attachment.steps
+        return self._seat.steps
 
     @property
     def attached(self) -> bool:
         """Whether a node serves this script now; if not, it trains on alone."""
-        return self._attachment.attached
+        return self._seat.attached
 
     def log(self, **values: SupportsFloat) -> None:
         """Show numbers such as ``loss=…, accuracy=…`` in the node's status; cheap enough for every
         step: a tensor is read only when its number is sent."""
-        self._attachment.log(**values)
+        self._seat.log(**values)
 
     def leave(self) -> SettledReport | None:
         """Settle and leave: afterwards the model is the flock's average, as near as it came.
@@ -79,7 +84,7 @@ class Swarm:
         Waits up to 15 s.  Returns how far apart the flock still is; None if nobody could say.
         """
         self._hook.remove()
-        return self._attachment.leave()
+        return self._seat.leave()
 
     def __enter__(self) -> Self:
         return self
@@ -92,19 +97,30 @@ class Swarm:
     ) -> None:
         """Leave; after an error without settling, and as a crash unless it was Ctrl-C."""
         self._hook.remove()
-        self._attachment.__exit__(kind, error, traceback)
+        self._seat.__exit__(kind, error, traceback)
 
     def _stepped(self, *_: Any) -> None:
         self._step()
 
 
-def _check_alone() -> None:
-    """Refuse to join from one of several processes that must stay equal (DDP, FSDP)."""
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return
-    processes = distributed.get_world_size()
-    if processes > 1:
+def _seat(model: nn.Module, weights: TensorWeights, options: Options) -> Seat:
+    """This process's place: of several that must stay equal the first one joins."""
+    wrapped = choice.parallel(model)
+    processes = _processes()
+    if wrapped is None and processes > 1:
         raise ShareError(
-            f"this is one of {processes} torch.distributed processes, which covey cannot keep "
-            "equal; run the script as one process per machine"
+            f"this is one of {processes} torch.distributed processes, and the model is not in "
+            "DistributedDataParallel, by which covey keeps them equal: give it the wrapped model"
         )
+    if wrapped is None or distributed.get_world_size(wrapped.process_group) == 1:
+        return Attachment(weights.layout, weights, options)
+    line = Line(wrapped.process_group)
+    if line.leads:
+        return Leader(weights.layout, weights, options, line)
+    return Follower(weights.layout, weights, line)
+
+
+def _processes() -> int:
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return 1
+    return distributed.get_world_size()
