@@ -197,7 +197,7 @@ class Learning:
             await self._take(attachment)
             started = time.monotonic()
             partners = len(self._flock.partners(self.layout.digest, self._core.lineage))
-            await self._exchange(self._core.config.exchanges)
+            await self._exchange()
             await self.runner.run_idle(functools.partial(self._core.close_period, partners))
             self.tally.outer_steps += bool(partners)
             self._note_move()
@@ -226,8 +226,8 @@ class Learning:
         self.reason = ""
         self.moves += 1
 
-    async def _exchange(self, count: int) -> None:
-        """Propose ``count`` exchanges, one after the other, to whoever is free."""
+    async def _exchange(self, count: int | None = None) -> None:
+        """Propose ``count`` exchanges (default: what a period is due), one after the other."""
         core = self._core
         await self.runner.run(lambda: core.open_period(count))
         while core.due:

@@ -192,6 +192,10 @@ def test_periods_are_counted_and_paced(tmp_path: Path) -> None:
             assert one.learning.step == 3
             assert learners[0].pace_s is not None
             assert learners[0].pace_s >= 0.5
+            learners[1].step(0.5)
+            learners[1].hand_over()
+            await until(lambda: two.learning.tally.outer_steps == 1)
+            assert two.learning.tally.exchanges == 3, "having been called counts as having called"
             for learner in learners:
                 await learner.leave()
 
