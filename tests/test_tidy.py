@@ -1,9 +1,10 @@
 """The house style as a test: what CONTRIBUTING.md asks, checked on each file's syntax tree."""
 
 import ast
+import functools
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -36,13 +37,20 @@ def name_of(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
+@functools.cache
 def tree_of(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"), name_of(path))
 
 
-def imported(tree: ast.AST) -> Iterator[tuple[int, str]]:
+@functools.cache
+def nodes_of(path: Path) -> list[ast.AST]:
+    """Everything in its syntax tree."""
+    return list(ast.walk(tree_of(path)))
+
+
+def imported(path: Path) -> Iterator[tuple[int, str]]:
     """Line and dotted name of everything imported, at the top of the file or inside a function."""
-    for node in ast.walk(tree):
+    for node in nodes_of(path):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield node.lineno, alias.name
@@ -60,111 +68,154 @@ def layer_of(name: str) -> str | None:
     return parts[1] if len(parts) > 1 and parts[1] in LAYERS[:-1] else "covey"
 
 
-def every(paths: list[Path]) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("path", paths, ids=name_of)
+def none(faults: Iterable[str]) -> None:
+    """All of them at once: whoever mends one wants to see the others."""
+    assert not (found := list(faults)), "\n".join(found)
 
 
-@every(SOURCES)
-def test_imports_go_downwards(path: Path) -> None:
-    own = LAYERS.index(path.parent.name)
-    for line, name in imported(tree_of(path)):
-        layer = layer_of(name)
-        assert layer is None or LAYERS.index(layer) <= own, (
-            f"{name_of(path)}:{line}: {path.parent.name} is below {layer}; "
-            f"the order is {' <- '.join(LAYERS)}"
-        )
+def test_imports_go_downwards() -> None:
+    none(
+        f"{name_of(path)}:{line}: {path.parent.name} is below {layer}; "
+        f"the order is {' <- '.join(LAYERS)}"
+        for path in SOURCES
+        for line, name in imported(path)
+        if (layer := layer_of(name)) and LAYERS.index(layer) > LAYERS.index(path.parent.name)
+    )
 
 
-@every([path for path in SOURCES if path.parent.name != "simulate"])
-def test_nothing_real_needs_the_simulator(path: Path) -> None:
-    for line, name in imported(tree_of(path)):
-        assert layer_of(name) != "simulate", f"{name_of(path)}:{line}: {name} is not for a node"
+def test_nothing_real_needs_the_simulator() -> None:
+    none(
+        f"{name_of(path)}:{line}: {name} is not for a node"
+        for path in SOURCES
+        if path.parent.name != "simulate"
+        for line, name in imported(path)
+        if layer_of(name) == "simulate"
+    )
 
 
-@every(SOURCES)
-def test_no_banned_import(path: Path) -> None:
-    layer = set() if name_of(path) in DOORS else BANNED[path.parent.name]
-    banned = layer | BANNED_EVERYWHERE
-    for line, name in imported(tree_of(path)):
-        assert name.split(".")[0] not in banned, (
-            f"{name_of(path)}:{line}: {path.parent.name} may not import {name}"
-        )
+def test_no_banned_import() -> None:
+    def banned(path: Path) -> set[str]:
+        layer = set() if name_of(path) in DOORS else BANNED[path.parent.name]
+        return layer | BANNED_EVERYWHERE
+
+    none(
+        f"{name_of(path)}:{line}: {path.parent.name} may not import {name}"
+        for path in SOURCES
+        for line, name in imported(path)
+        if name.split(".")[0] in banned(path)
+    )
 
 
-@every([path for path in SOURCES if path.parent.name in ("protocols", "gossip")])
-def test_chance_is_an_argument(path: Path) -> None:
-    for line, name in imported(tree_of(path)):
-        drawn = name.split(".")[0] == "random" and name != "random.Random"
-        assert not drawn, f"{name_of(path)}:{line}: take a Random as an argument, not {name}"
+def test_chance_is_an_argument() -> None:
+    none(
+        f"{name_of(path)}:{line}: take a Random as an argument, not {name}"
+        for path in SOURCES
+        if path.parent.name in ("protocols", "gossip")
+        for line, name in imported(path)
+        if name.split(".")[0] == "random" and name != "random.Random"
+    )
 
 
-@every(FILES)
-def test_no_code_from_data(path: Path) -> None:
-    for node in ast.walk(tree_of(path)):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            assert node.func.id not in BANNED_CALLS, (
-                f"{name_of(path)}:{node.lineno}: {node.func.id}() has no place here"
-            )
+def test_no_code_from_data() -> None:
+    none(
+        f"{name_of(path)}:{node.lineno}: {node.func.id}() has no place here"
+        for path in FILES
+        for node in nodes_of(path)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id in BANNED_CALLS
+    )
 
 
-@every(SOURCES)
-def test_no_fault_is_swallowed(path: Path) -> None:
+def test_no_fault_is_swallowed() -> None:
     """A bug must stay visible: whoever catches everything logs it as a bug or raises again."""
-    for node in ast.walk(tree_of(path)):
-        if not isinstance(node, ast.ExceptHandler):
-            continue
-        caught = ast.unparse(node.type) if node.type is not None else "everything"
+
+    def swallows(handler: ast.ExceptHandler) -> bool:
+        caught = ast.unparse(handler.type) if handler.type is not None else "everything"
         if not {"everything", "Exception", "BaseException"} & set(caught.strip("()").split(", ")):
-            continue
-        inside = list(ast.walk(node))
+            return False
+        inside = list(ast.walk(handler))
         raises = any(isinstance(child, ast.Raise) for child in inside)
         logs = any(isinstance(c, ast.Attribute) and c.attr == "exception" for c in inside)
-        assert raises or logs, f"{name_of(path)}:{node.lineno}: catches {caught} and says nothing"
+        return not (raises or logs)
+
+    none(
+        f"{name_of(path)}:{node.lineno}: catches everything and says nothing"
+        for path in SOURCES
+        for node in nodes_of(path)
+        if isinstance(node, ast.ExceptHandler) and swallows(node)
+    )
 
 
-@every(FILES)
-def test_every_file_says_what_it_is(path: Path) -> None:
-    assert ast.get_docstring(tree_of(path)), f"{name_of(path)} has no docstring"
+def test_every_file_says_what_it_is() -> None:
+    none(f"{name_of(p)} has no docstring" for p in FILES if not ast.get_docstring(tree_of(p)))
 
 
-@every(FILES)
-def test_files_are_short(path: Path) -> None:
-    most = EXAMPLE_LINES_MAX if path.parent.name == "examples" else FILE_LINES_MAX
-    lines = len(path.read_text(encoding="utf-8").splitlines())
-    assert lines <= most, f"{name_of(path)} has {lines} lines; split it, {most} is the most"
+def test_files_are_short() -> None:
+    def most(path: Path) -> int:
+        return EXAMPLE_LINES_MAX if path.parent.name == "examples" else FILE_LINES_MAX
+
+    none(
+        f"{name_of(path)} has {lines} lines; split it, {most(path)} is the most"
+        for path in FILES
+        if (lines := len(path.read_text(encoding="utf-8").splitlines())) > most(path)
+    )
 
 
-@every(FILES)
-def test_functions_are_short_and_take_little(path: Path) -> None:
-    for node in ast.walk(tree_of(path)):
-        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            continue
-        where = f"{name_of(path)}:{node.lineno}: {node.name}"
-        assert node.end_lineno is not None
-        lines = node.end_lineno - node.lineno + 1
-        if ast.get_docstring(node):
-            text = node.body[0]
-            assert text.end_lineno is not None
-            lines -= text.end_lineno - text.lineno + 1
-        assert lines <= FUNCTION_LINES_MAX, f"{where} has {lines} lines besides its docstring"
-        given = node.args
-        names = [a.arg for a in (*given.posonlyargs, *given.args, *given.kwonlyargs)]
-        count = len([name for name in names if name not in ("self", "cls")])
-        if not any("click" in ast.unparse(d) for d in node.decorator_list):  # one per flag there
-            assert count <= ARGUMENTS_MAX, f"{where} takes {count} arguments; make a dataclass"
+Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
-@every([path for path in FILES if path.is_relative_to(ROOT / "tests")])
-def test_no_test_is_skipped(path: Path) -> None:
-    for node in ast.walk(tree_of(path)):
-        if isinstance(node, ast.Attribute) and node.attr in ("skip", "skipif", "importorskip"):
-            raise AssertionError(f"{name_of(path)}:{node.lineno}: every test runs, everywhere")
+def lines_of(function: Function) -> int:
+    """Besides its docstring."""
+    assert function.end_lineno is not None
+    lines = function.end_lineno - function.lineno + 1
+    if ast.get_docstring(function):
+        text = function.body[0]
+        assert text.end_lineno is not None
+        lines -= text.end_lineno - text.lineno + 1
+    return lines
 
 
-@every([path for path in SOURCES if path.stem not in ("__init__", "__main__")])
-def test_every_file_has_its_tests(path: Path) -> None:
-    tests = ROOT / "tests" / path.parent.name / f"test_{path.name}"
-    assert tests.is_file(), f"{name_of(path)} has no {name_of(tests)}"
+def arguments_of(function: Function) -> int:
+    """How many, besides self; none where click makes one of each flag."""
+    if any("click" in ast.unparse(decorator) for decorator in function.decorator_list):
+        return 0
+    given = function.args
+    names = [a.arg for a in (*given.posonlyargs, *given.args, *given.kwonlyargs)]
+    return len([name for name in names if name not in ("self", "cls")])
+
+
+def test_functions_are_short_and_take_little() -> None:
+    found = [(path, n) for path in FILES for n in nodes_of(path) if isinstance(n, Function)]
+    none(
+        f"{name_of(path)}:{f.lineno}: {f.name} has {lines_of(f)} lines besides its docstring"
+        for path, f in found
+        if lines_of(f) > FUNCTION_LINES_MAX
+    )
+    none(
+        f"{name_of(path)}:{f.lineno}: {f.name} takes {arguments_of(f)} arguments; make a dataclass"
+        for path, f in found
+        if arguments_of(f) > ARGUMENTS_MAX
+    )
+
+
+def test_no_test_is_skipped() -> None:
+    none(
+        f"{name_of(path)}:{node.lineno}: every test runs, everywhere"
+        for path in FILES
+        if path.is_relative_to(ROOT / "tests")
+        for node in nodes_of(path)
+        if isinstance(node, ast.Attribute) and node.attr in ("skip", "skipif", "importorskip")
+    )
+
+
+def test_every_file_has_its_tests() -> None:
+    none(
+        f"{name_of(path)} has no tests/{path.parent.name}/test_{path.name}"
+        for path in SOURCES
+        if path.stem not in ("__init__", "__main__")
+        and not (ROOT / "tests" / path.parent.name / f"test_{path.name}").is_file()
+    )
 
 
 @pytest.mark.parametrize("layer", LAYERS)
