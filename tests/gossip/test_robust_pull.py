@@ -197,10 +197,11 @@ def outgrow(core: Core) -> None:
     core.replica.x *= np.float32(1.5)
 
 
-@pytest.mark.parametrize("codec", CODECS)
-@pytest.mark.parametrize("attack", [negate, noise, outgrow])
+@pytest.mark.parametrize(
+    ("attack", "codec"), [(negate, "mod4"), (noise, "mod4"), (outgrow, "mod4"), (negate, "f32")]
+)
 def test_a_fifth_of_liars_spoils_nothing(
-    flocks: Flocks, codec: str, attack: Callable[[Core], None]
+    flocks: Flocks, attack: Callable[[Core], None], codec: str
 ) -> None:
     config = replace(EXACT, codec=codec)
     learners = School(flocks(20, PARAMETERS, 0, config, seed=3), seed=5)
