@@ -28,13 +28,13 @@ TINY = Plan(
     tuning=(0,),
     tasks=("digits",),
     scenario=CALM,
-    text=replace(CALM, periods=1, steps=1),
+    text=replace(CALM, nodes=2, periods=1, steps=1),
     text_seeds=(10,),
     attacks=("negate", "flip", "silent"),
     attack_seeds=(10,),
     nodes=(8,),
-    effort=32,
-    flocks=(8, 16, 32),
+    effort=16,
+    flocks=(6, 12, 24),
     flock_periods=40,
 )
 

@@ -16,7 +16,7 @@ def test_three_nodes_learn(flock: Flock, algorithm: str) -> None:
         node.ready()
         node.event("train.started")
     for node in nodes:
-        node.learns_on(12)
+        node.learns_on(6)
         status = node.status()["exchange"]
         assert status["algorithm"] == algorithm
         assert status["wire_bytes_sent"] > 0
