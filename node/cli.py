@@ -353,9 +353,12 @@ def _fail(error: OperatorError, as_json: bool) -> int:
 
 
 def _run_node(script: list[str] | None, options: dict[str, Any]) -> int:
-    from covey.node import daemon
-    from covey.node.settings import load_settings
-    from covey.node.store import set_checkpoints_aside
+    from covey.node.imports import lean
+
+    with lean():
+        from covey.node import daemon
+        from covey.node.settings import load_settings
+        from covey.node.store import set_checkpoints_aside
 
     home, until_eof = options.pop("home"), options.pop("until_eof")
     place = Home.find(home, os.environ)

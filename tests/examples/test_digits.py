@@ -1,4 +1,4 @@
-"""The digits example: the split, and a run with a node of its own; `covey demo` runs it alone too."""
+"""The digits example: the split, and a node of its own; `covey demo` also runs it alone."""
 
 import importlib.util
 

@@ -9,7 +9,6 @@ from covey.simulate import scaling
 from covey.simulate.result import Point
 from covey.simulate.scaling import Cost
 
-
 SIZES = (10, 30, 90)
 
 
