@@ -16,7 +16,7 @@
 #error "for little-endian machines; others compute with numpy"
 #endif
 
-#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
+#if defined(__x86_64__) && defined(__GLIBC__) && !defined(__clang__) && !defined(PLAIN)
 #define KERNEL static __attribute__((target_clones("avx2", "default")))
 #define VECTOR (__builtin_cpu_supports("avx2") ? "avx2" : "")
 #else
@@ -80,12 +80,23 @@ INLINE void encode_block(const f32 *x, float inverse, uint32_t start, int shift,
     out[HALF] = (uint8_t)check;
 }
 
+/* Asks for the block 16 further on.  Of its own accord the processor asks too late while so much is
+ * computed on each element: a quarter of the time went by waiting. */
+INLINE void fetch_ahead(const f32 *x)
+{
+    uintptr_t ahead = (uintptr_t)x + 16 * BLOCK * sizeof(float); /* may be past the end: no access */
+    for (int line = 0; line < 4; line++)
+        __builtin_prefetch((const void *)(ahead + (uintptr_t)line * 64));
+}
+
 KERNEL void encode(const f32 *x, Py_ssize_t length, const f32 *inverse, const u32 *starts,
                    int shift, uint8_t *out)
 {
     Py_ssize_t whole = length / BLOCK, rest = length % BLOCK;
-    for (Py_ssize_t b = 0; b < whole; b++)
+    for (Py_ssize_t b = 0; b < whole; b++) {
+        fetch_ahead(x + b * BLOCK);
         encode_block(x + b * BLOCK, inverse[b], starts[b], shift, out + b * CODED);
+    }
     if (rest) {
         float padded[BLOCK] = {0};
         memcpy(padded, x + whole * BLOCK, (size_t)rest * sizeof(float));
