@@ -172,8 +172,10 @@ def invite(expires: int, home: str | None, as_json: bool) -> None:
     Whoever has it is a member: send it as you would a password.  From a running node it names the
     addresses where that node can be reached.
     """
+    from covey.node.inviting import invite_line
+
     place = Home.find(home, os.environ)
-    token = _invite_line(place, expires)
+    token = invite_line(place, expires)
     if as_json:
         expires_at = int(time.time()) + expires if expires else None
         click.echo(json.dumps({"token": token, "expires_at": expires_at}))
@@ -283,6 +285,24 @@ def stop(now: bool, home: str | None, as_json: bool) -> None:
         click.echo("stopped", err=True)
 
 
+@cli.command(epilog=_examples("covey bench", "covey bench --parameters 124000000 --json"))
+@click.option("--parameters", "-p", type=click.IntRange(1), help="[default: the node's model's]")
+@_home_option
+@_json_option
+def bench(parameters: int | None, home: str | None, as_json: bool) -> None:
+    """Measure exchanges here: arithmetic, the way to each peer, and what period suits them.
+
+    With a node that runs, for its model and its peers; without one, this machine alone.
+    """
+    from covey.node.bench import print_found, run
+
+    found = run(Home.find(home, os.environ), parameters)
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+    else:
+        print_found(found)
+
+
 @cli.command(epilog=_examples("covey demo", "covey demo --nodes 4 --json"))
 @click.option("--nodes", "-n", type=click.IntRange(2, 16), default=3, show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the data's split.")
@@ -375,24 +395,3 @@ def _client(home: str | None) -> "Client":
     from covey.node.client import Client
 
     return Client(Home.find(home, os.environ))
-
-
-def _invite_line(home: Home, expires_s: int) -> str:
-    from covey.node.client import Client, NotRunning
-
-    try:
-        answer = Client(home).post("/api/v1/swarm/invites", {"expires_s": expires_s})
-        return str(answer["token"])
-    except NotRunning:
-        pass
-    from covey.node.store import load_swarm
-    from covey.protocols.invite import Invite
-
-    record = load_swarm(home)
-    if record is None:
-        raise OperatorError(
-            f"{home.root} belongs to no swarm yet",
-            f"create one with `covey up{home.option}`, or join one with `covey join covey1-…`",
-        )
-    expires = int(time.time()) + expires_s if expires_s else 0
-    return Invite(record.name, record.secret, record.addresses, expires).text

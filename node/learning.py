@@ -40,6 +40,11 @@ _REST_S = {"not_ready": 1.0, str(Kind.TIMEOUT): 4.0, "algorithm": 30.0}
 _APPLY_S = 3.0  # how long settling waits for the learner to apply an increment
 
 
+def pace_s(spent_s: float) -> float:
+    """The period that suits exchanges which take ``spent_s`` of it; both in seconds."""
+    return min(max(spent_s * _PACE_PER_EXCHANGE, _PACE_LEAST_S), _PACE_MOST_S)
+
+
 class Flock(Courier, Protocol):
     """What learning needs of the neighbourhood (neighbours.py)."""
 
@@ -202,8 +207,7 @@ class Learning:
             self.tally.outer_steps += bool(partners)
             self._note_move()
             await self._hand_over(attachment)
-            spent = (time.monotonic() - started) * _PACE_PER_EXCHANGE
-            await attachment.pace(min(max(spent, _PACE_LEAST_S), _PACE_MOST_S))
+            await attachment.pace(pace_s(time.monotonic() - started))
 
     async def _take(self, attachment: Attachment) -> None:
         """x takes the snapshot's progress in; the learner may then write the next one."""

@@ -105,6 +105,7 @@ class PeerServer:
                 web.post("/p/probe", self._probe),
                 web.get("/p/layout", self._layout, allow_head=False),
                 web.post("/p/exchange", self._exchange),
+                web.post("/p/sample", self._sample),
                 web.get("/p/state", self._state, allow_head=False),
                 web.get("/p/state/{digest:[0-9a-f]{64}}", self._state_bytes, allow_head=False),
             ]
@@ -197,6 +198,21 @@ class PeerServer:
             response.content_length = len(sealed) + memoryview(answer).nbytes
             async with _sending(request, response):
                 await streams.send(response, sealed, answer)
+            return response
+
+    async def _sample(self, request: web.Request) -> web.StreamResponse:
+        """For a member that measures the way: the answer is as long as the request."""
+        with self._transfers.take(_socket(request).peer) as taken:
+            if not taken:
+                return _refusal(429, "busy", "too many transfers at once")
+            async with _patience(request.content_length or 0):
+                body = await streams.read_small(
+                    request.content, request.content_length, limits.SAMPLE_BYTES_MAX
+                )
+            response, throttle = web.StreamResponse(), self._limits.up
+            response.content_length = len(body)
+            async with _sending(request, response, throttle.bytes_per_s):
+                await streams.send(response, body, throttle=throttle)
             return response
 
     async def _state(self, request: web.Request) -> web.StreamResponse:

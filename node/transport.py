@@ -181,6 +181,17 @@ class Transport:
         body = await _small(self._link(peer, Lane.STATE), request, limits.LAYOUT_BYTES_MAX)
         return Layout.decode(body)
 
+    async def sample(self, peer: PeerId, address: str, size: int) -> tuple[float, float]:
+        """Seconds that ``size`` bytes take to ``peer``, an answer's way included, and back."""
+        timeout = aiohttp.ClientTimeout(
+            total=2 * streams.patience_s(size), sock_connect=CONNECT_S, sock_read=STALL_S
+        )
+        request = _Request("POST", address, "/p/sample", timeout, Body(bytes(size)))
+        async with self._link(peer, Lane.STATE).ask(request) as response:
+            there = time.monotonic()
+            await _small_body(response, size)
+            return there - request.began, time.monotonic() - there
+
     async def state_offer(self, peer: PeerId, address: str) -> StateOffer:
         """The copy of its vector that ``peer`` has ready, or makes, for a joiner."""
         timeout = aiohttp.ClientTimeout(total=STALL_S + SMALL_S, sock_connect=CONNECT_S)

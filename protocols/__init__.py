@@ -7,6 +7,7 @@ whose key comes from the invite's secret (certificates, invite), and speak mutua
     POST /p/probe      Standing for Standing: liveness, membership, introductions
     GET  /p/layout     the layout, to say which tensor differs
     POST /p/exchange   a signed envelope and its payload, answered by the same
+    POST /p/sample     some bytes, and as many back: how fast the way is
     GET  /p/state      StateOffer; GET /p/state/{digest} streams it, with Range
 
 ``PROTOCOL`` is the number both sides must share; it grows when an older node could not understand.

@@ -5,6 +5,7 @@ MIB = 1024 * KIB
 
 HEADER_BYTES_MAX = 8 * KIB  # a signed envelope without its payload
 CONTROL_BYTES_MAX = 256 * KIB  # a hello, a probe, an answer to one
+SAMPLE_BYTES_MAX = 4 * MIB  # sent to measure the way to a peer, and sent back by it
 LAYOUT_BYTES_MAX = 4 * MIB  # an encoded layout: about 40 000 tensors
 LINK_FRAME_BYTES_MAX = 8 * MIB  # learner to node; carries a layout
 

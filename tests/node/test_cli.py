@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 LAB = Invite("lab", b"l" * 32, ("10.0.0.1:17700",))
 COMMANDS = (
-    *("up", "run", "join", "invite", "status", "peers", "demo", "events"),
+    *("up", "run", "join", "invite", "status", "peers", "demo", "bench", "events"),
     *("limits", "stop", "version"),
 )
 PROGRAMS = (*COMMANDS, "simulate")  # which is one of its own
