@@ -15,7 +15,13 @@ def test_block_max_is_the_largest_magnitude_and_a_nan_the_largest_of_all(
     a = np.array(values, np.float32)
     out = np.empty(-(-len(a) // BLOCK), np.float32)
     reference.block_max(a, None, out)
-    expected = [np.abs(a[first : first + BLOCK]).max() for first in range(0, len(a), BLOCK)]
+    firsts = range(0, len(a), BLOCK)
+    expected = [np.abs(a[first : first + BLOCK]).max() for first in firsts]
+    assert np.array_equal(out, np.array(expected, np.float32), equal_nan=True)
+    with np.errstate(over="ignore", invalid="ignore"):
+        reference.block_max(a, a[::-1].copy(), out)
+        apart = np.abs(a - a[::-1])
+    expected = [apart[first : first + BLOCK].max() for first in firsts]
     assert np.array_equal(out, np.array(expected, np.float32), equal_nan=True)
 
 
