@@ -8,12 +8,20 @@ import os
 from importlib import import_module
 from types import ModuleType
 
-extension: ModuleType | None = None
-if os.environ.get("COVEY_NUMPY", "0") not in ("", "0"):
-    IN_USE = "numpy (COVEY_NUMPY is set)"
-else:
+INTERFACE = 2  # of the source beside this file; one that was built from another is of no use
+
+
+def _found() -> tuple[ModuleType | None, str]:
+    """The extension, if it is to be used, and what is in use, in words."""
+    if os.environ.get("COVEY_NUMPY", "0") not in ("", "0"):
+        return None, "numpy (COVEY_NUMPY is set)"
     try:
-        extension = import_module("covey.gossip._kernels")
-        IN_USE = f"C ({extension.VECTOR})" if extension.VECTOR else "C"
+        built = import_module("covey.gossip._kernels")
     except ImportError:
-        IN_USE = "numpy (no extension built)"
+        return None, "numpy (no extension built)"
+    if getattr(built, "INTERFACE", None) != INTERFACE:
+        return None, "numpy (the extension built is of another version: install covey again)"
+    return built, f"C ({built.VECTOR})" if built.VECTOR else "C"
+
+
+extension, IN_USE = _found()

@@ -78,6 +78,10 @@ def test_arguments_that_do_not_fit_are_refused(extension: ModuleType, name: str)
     refused(extension, name)
 
 
+def test_the_source_is_of_the_version_that_is_asked_for(extension: ModuleType) -> None:
+    assert extension.INTERFACE == native.INTERFACE
+
+
 def test_every_function_is_checked(extension: ModuleType) -> None:
     functions = {name for name in dir(extension) if callable(getattr(extension, name))}
     assert {name for name in functions if not name.startswith("__")} == set(ARGUMENTS)

@@ -30,5 +30,10 @@ def test_without_the_extension_it_is_numpy() -> None:
     assert in_use(hidden, COVEY_NUMPY="") == "numpy (no extension built)"
 
 
+def test_an_extension_of_another_version_is_left_alone() -> None:
+    old = "import sys, types; sys.modules['covey.gossip._kernels'] = types.ModuleType('old')"
+    assert in_use(old, COVEY_NUMPY="").startswith("numpy (the extension built is of another")
+
+
 def test_an_extension_in_use_is_told_with_its_instructions() -> None:
     assert (native.extension is not None) == native.IN_USE.startswith("C")
