@@ -36,17 +36,13 @@ class Swarm:
     def train(self, parameters: int, warm_rounds: int = _WARM_ROUNDS) -> None:
         """Have a model of that size everywhere, and ready to be exchanged."""
         self.rest()
-        self.learners = [
-            Driver(
-                [
-                    *(sys.executable, str(DRIVERS / "learner.py"), "--home", str(node.home.root)),
-                    *("--parameters", str(parameters), "--number", str(number)),
-                ],
-                self.flock.folder / f"learner-{number}.log",
-            )
-            for number, node in enumerate(self.nodes)
-        ]
-        for learner in self.learners:
+        program = [sys.executable, str(DRIVERS / "learner.py"), "--parameters", str(parameters)]
+        for number, node in enumerate(self.nodes):
+            argv = [*program, "--home", str(node.home.root), "--number", str(number)]
+            self.learners.append(Driver(argv, self.flock.folder / f"learner-{number}.log"))
+            if not number:
+                self.learners[0].answer()  # founds the model: the others find it there
+        for learner in self.learners[1:]:
             learner.answer()
         for _ in range(warm_rounds):
             self.round()

@@ -42,7 +42,8 @@ class Rounds:
         self._publish()
         start = time.monotonic()
         while (increment := self._flock.poll()) is None:
-            if self._session._pace_s is not None:  # the period has ended and moved nothing
+            if self._session._pace_s is not None:  # the period has ended without an exchange
+                self._train()
                 self._publish()
             self._wait()
         end = time.monotonic()
