@@ -67,6 +67,7 @@ class Core(ABC):
         self.replica = Replica(layout)
         self.lineage = Lineage()
         self.accepting = False  # whether peers that open an exchange are answered at all
+        self.haul_s = 0.0  # what an exchange may take longer for bandwidth limits that were set
         self.settling = False  # no training: distances shrink, and are no yard-stick for others
         self._rng = rng
         self._screens = Screen(config.screening), Screen(config.screening)

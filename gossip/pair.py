@@ -44,7 +44,7 @@ class Pair(Core):
         self._open: Exchange | None = None
         self._deadline = float("inf")
         self._opened_at = 0.0
-        self._patience = Patience()
+        self._patience = Patience(layout.size)  # about a byte per element, both ways
         self._answered: dict[tuple[PeerId, bytes], None] = {}  # oldest first
         self._attempts = 0
         self._asked: set[PeerId] = set()
@@ -130,7 +130,7 @@ class Pair(Core):
             self._open = None  # the smaller id's proposal stands; ours to it is answered Busy
             self._due -= 1
             self._renew()
-        until = now + self._patience.seconds
+        until = now + self._patience.seconds + self.haul_s
         if isinstance(self._open, Accepter) and self._open.peer == sender:
             until = min(until, self._deadline)  # else it could hold us for ever
             self._end(self._open, "abandoned", "the peer began another exchange")
@@ -181,7 +181,7 @@ class Pair(Core):
         if opened.state is State.DONE:
             self._mixed(opened)
         else:
-            self._hold(opened, now, now + self._patience.seconds)
+            self._hold(opened, now, now + self._patience.seconds + self.haul_s)
         return Outgoing(opened.peer, answer, codes)
 
     def _mixed(self, opened: Proposer | Accepter) -> None:

@@ -231,13 +231,15 @@ def test_a_dropped_proposal_that_is_accepted_late_frees_its_accepter(flocks: Flo
     assert reasons(small) == ["", "abandoned"]
 
 
-def test_a_silent_proposer_is_waited_for_and_no_longer(flocks: Flocks) -> None:
+@pytest.mark.parametrize("haul_s", [0.0, 7.0])
+def test_a_silent_proposer_is_waited_for_and_no_longer(flocks: Flocks, haul_s: float) -> None:
     a, b = two(flocks)
+    b.haul_s = haul_s
     answer(b, a, proposal(a, b), now=5.0)
-    assert b.deadline() == 15.0
-    b.tick(14.9)
+    assert b.deadline() == 15.0 + haul_s
+    b.tick(14.9 + haul_s)
     assert b.busy
-    b.tick(15.0)
+    b.tick(15.0 + haul_s)
     assert not b.busy
     assert b.deadline() == float("inf")
     assert reasons(b) == ["silent"]

@@ -20,6 +20,18 @@ def test_it_follows_what_exchanges_take() -> None:
     assert patience.seconds == 60.0
 
 
+def test_a_large_model_over_a_slow_link_is_waited_for() -> None:
+    """100 million parameters at 1 Mbit/s take 800 s; at 10 Mbit/s they take 80."""
+    patience = Patience(10**8)
+    assert patience.seconds == 10.0
+    patience.heard(ALICE, 80.0)
+    assert patience.seconds == 320.0
+    patience.heard(ALICE, 800.0)
+    assert patience.seconds == 3200.0
+    patience.heard(ALICE, 1e9)
+    assert patience.seconds < 3300.0
+
+
 def test_one_silence_costs_nothing() -> None:
     patience = Patience()
     patience.silent(ALICE, 100.0)
