@@ -162,11 +162,17 @@ class Welcome:
 
     async def _take_over(self, vector: Floats, offer: StateOffer) -> bool:
         learning, core = self._learning, self._core
-        behind = bool(learning.left_behind_by())  # asks the membership, which is the loop's
+        # These ask the membership, which is the loop's.
+        refused = bool(learning.left_behind_by())
+        elders = bool(self._neighbours.elders(learning.layout.digest, learning.lineage))
 
         def begin() -> bool:
-            same = core.lineage.founder == offer.lineage.founder
-            if not (same and behind) and not lineages.should_copy(core.lineage, offer.lineage):
+            mine, theirs = core.lineage, offer.lineage
+            # While it was fetched its giver may have gone on as far again: it brings us nearer, and
+            # over a slow link no copy would ever be new enough.
+            nearer = elders and theirs.age > mine.age
+            wanted = mine.founder == theirs.founder and (refused or nearer)
+            if not wanted and not lineages.should_copy(mine, theirs):
                 return False  # it was fetched for long, and ours has changed meanwhile
             core.begin(vector, offer.lineage)
             return True

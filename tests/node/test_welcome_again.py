@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from covey.protocols.messages import Lineage, Phase
+from covey.node.welcome import Welcome
+from covey.protocols.messages import Lineage, Phase, StateOffer
 from tests.node.hosts import LAYOUT, nodes, noise, until
+from tests.node.test_welcome import grow_old
 
 
 @pytest.fixture(autouse=True)
@@ -59,6 +61,33 @@ def test_a_learner_that_trained_on_keeps_what_it_has(tmp_path: Path, checkpoint:
             assert np.array_equal(await node.x(), noise() + 3)
             assert node.host.lineage == newer
             await learner.leave()
+
+    asyncio.run(go())
+
+
+@pytest.mark.parametrize(
+    ("offered", "giver", "taken"),
+    [(40, 72, True), (40, 45, False), (20, 72, False)],
+)
+def test_a_copy_that_took_long_is_taken_if_it_brings_nearer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offered: int, giver: int, taken: bool
+) -> None:
+    """This node came to age 25 meanwhile, and its giver far beyond what it had offered."""
+    monkeypatch.setattr("covey.node.welcome._LINEAGE_CHECK_S", 3600.0)
+
+    async def go() -> None:
+        async with nodes(tmp_path, 2) as (node, elder):
+            learners = [await one.trainee(noise()) for one in (node, elder)]
+            for one, age in ((node, 25), (elder, giver)):
+                await grow_old(one, age)
+            assert isinstance(node.host._welcome, Welcome)
+            theirs = Lineage(node.host.lineage.founder, offered)
+            offer = StateOffer(b"d" * 32, 4 * LAYOUT.size, theirs, 7)
+            assert await node.host._welcome._take_over(noise(seed=2), offer) is taken
+            wanted = noise(seed=2) if taken else noise()
+            assert np.allclose(await node.x(), wanted, atol=1e-5)
+            for learner in learners:
+                await learner.leave()
 
     asyncio.run(go())
 
