@@ -10,6 +10,7 @@ from covey.gossip.codecs import payload_limit
 from covey.gossip.core import Outgoing
 from covey.node.runner import CoreRunner
 from covey.node.streams import Buffer
+from covey.node.throttle import Limits
 from covey.node.unreachable import Kind, Unreachable
 from covey.protocols import limits
 from covey.protocols.envelope import Opened, ReplayWindow, Scope, Sealer
@@ -36,8 +37,16 @@ class Courier(Protocol):
 class Conversation:
     """Both roles of this node's exchanges, for one layout."""
 
-    def __init__(self, runner: CoreRunner, sealer: Sealer, scope: Scope, courier: Courier) -> None:
+    def __init__(
+        self,
+        runner: CoreRunner,
+        sealer: Sealer,
+        scope: Scope,
+        courier: Courier,
+        bandwidth: Limits | None = None,
+    ) -> None:
         self.runner = runner
+        self._bandwidth = bandwidth or Limits()
         self._sealer = sealer
         self._scope = scope
         self._courier = courier
@@ -109,6 +118,7 @@ class Conversation:
         if self.runner.closed:
             raise Stale("the model is no longer trained here")
         self._admit(opened)
+        self.runner.core.haul_s = self._haul_s()
         # Else many peers that propose in turn could keep our own work waiting for ever.
         occupied = self.runner.wanted and isinstance(opened.message, Propose)
 
@@ -157,7 +167,11 @@ class Conversation:
         """Follows what requests took so far; generous before any was timed."""
         if self._typical_s is None:
             return _FIRST_TIMEOUT_S + (len(payload) + self.limit) / limits.LINK_BYTES_PER_S_MIN
-        return self._stretch * max(_LEAST_TIMEOUT_S, 8 * self._typical_s)
+        return self._stretch * max(_LEAST_TIMEOUT_S, 8 * self._typical_s) + self._haul_s()
+
+    def _haul_s(self) -> float:
+        """What our own limits may add: they may have been set just now."""
+        return self._bandwidth.haul_s(len(self.runner.core.replica.x))
 
     def _time(self, seconds: float) -> None:
         before = self._typical_s

@@ -142,6 +142,7 @@ class Daemon:
                 handout=handout,
                 checkpoint_every_s=settings.checkpoint_every_s,
                 on_bug=self.failed,
+                bandwidth=self.limits,
             )
         )
         self._neighbours.compare_with(lambda: self._host.layout)

@@ -21,6 +21,7 @@ from covey.node.runner import CoreRunner
 from covey.node.settings import Settings
 from covey.node.streams import Buffer
 from covey.node.tasks import OnBug, Tasks
+from covey.node.throttle import Limits
 from covey.node.welcome import Neighbours, Welcome
 from covey.protocols.envelope import Opened, Scope, Sealer
 from covey.protocols.errors import Stale
@@ -48,6 +49,7 @@ class Parts:
     handout: Handout
     checkpoint_every_s: float
     on_bug: OnBug
+    bandwidth: Limits
 
 
 class Host:
@@ -193,7 +195,7 @@ class Host:
         core = algorithms.create(parts.me, parts.config, layout, SystemRandom())
         runner = CoreRunner(core, lambda outcomes: learning.mixed(outcomes), parts.on_bug)
         scope = Scope(parts.swarm, layout.digest)
-        conversation = Conversation(runner, parts.sealer, scope, parts.neighbours)
+        conversation = Conversation(runner, parts.sealer, scope, parts.neighbours, parts.bandwidth)
         learning = Learning(
             layout, conversation, parts.neighbours, parts.events, parts.metrics, parts.on_bug
         )

@@ -56,6 +56,13 @@ class Limits:
         """The stricter of the two; infinite without any."""
         return min(self.up.bytes_per_s, self.down.bytes_per_s)
 
+    def haul_s(self, count: int) -> float:
+        """Seconds that an exchange of a model of ``count`` values may take longer; 0 unlimited.
+
+        Four bytes a value: float32, or 4-bit codes both ways while a copy of the model passes too.
+        """
+        return 4 * count / self.least_bytes_per_s
+
     @property
     def caps(self) -> dict[str, float | None]:
         """As status and ``/api/v1/limits`` tell them, in bytes/s; None: no limit."""

@@ -26,6 +26,7 @@ from covey.node.learner_link import LearnerLink
 from covey.node.learning import Learning
 from covey.node.metrics import Metrics
 from covey.node.streams import Buffer
+from covey.node.throttle import Limits
 from covey.node.unreachable import Kind, Unreachable
 from covey.protocols import link
 from covey.protocols.envelope import Opened, Sealer, open_sealed
@@ -186,6 +187,7 @@ class Node:
                 handout=self.handout,
                 checkpoint_every_s=checkpoint_every_s,
                 on_bug=self.bugs.append,
+                bandwidth=Limits(),
             )
         )
         self._folder = folder

@@ -89,6 +89,7 @@ class Resident:
             handout=self.handout,
             checkpoint_every_s=3600.0,
             on_bug=self.bugs.append,
+            bandwidth=self.limits,
         )
         self.host = Host(parts)
         self.neighbours.compare_with(lambda: self.host.layout)

@@ -78,5 +78,7 @@ def test_both_directions() -> None:
     limits = Limits(down=SLOW)
     assert limits.caps == {"up_Bps": None, "down_Bps": 125_000.0}
     assert limits.least_bytes_per_s == 125_000
+    assert limits.haul_s(125_000) == 4.0
     limits.down.limit(OFF)
+    assert limits.haul_s(125_000) == 0.0
     assert limits.caps == {"up_Bps": None, "down_Bps": None}
