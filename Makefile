@@ -33,8 +33,8 @@ bench-learning: $(STAMP)  ## the claims about learning, and docs/algorithm.md's 
 bench-learning-short: $(STAMP)  ## the same claims with fewer seeds and nodes: under five minutes
 	@$(BIN)/python -m tests.benchmarks.learning --short $(ARGS)
 
-bench: $(STAMP)  ## speed, beside the peers that are set up, and docs/performance.md: ten minutes
-	@$(BIN)/python -m tests.benchmarks.perf --document docs/performance.md $(ARGS)
+bench: $(STAMP)  ## speed, beside the peers that are set up, and the documents: ten minutes
+	@$(BIN)/python -m tests.benchmarks.perf --document docs/performance.md --readme README.md $(ARGS)
 
 bench-peers: $(STAMP)  ## set up hivemind and Flower in .bench, for `make bench`
 	@bash tests/benchmarks/perf/peers.sh .bench $(BIN)/python

@@ -167,7 +167,8 @@ def test_the_stages_are_those_of_an_exchange() -> None:
 
 
 def test_two_daemons_exchange_beside_gloo(bench: Bench) -> None:
-    whole, processor = groups.loopback(bench)
+    made, whole, processor = groups.loopback(bench)
+    assert made.ours >= 1
     assert 0 < whole.spread[0] <= whole.ours <= whole.spread[1]
     assert whole.reference > 0
     assert processor.ours > 0
@@ -180,6 +181,25 @@ def test_every_group_has_a_place_in_the_document(tmp_path: Path, bench: Bench) -
     report.renew(document, replace(bench, plan=replace(TINY, repeats=1)), rows)
     assert "| exchange of 10 M, 2 nodes | 2 s |" in document.read_text()
     assert (tmp_path / "performance.svg").exists()
+
+
+def test_the_readme_has_rounds_and_training(tmp_path: Path) -> None:
+    rows = [
+        made("crowd", reference_name="hivemind fp16"),
+        made("crowd", name="exchange of 10 M, 4 nodes: processor"),
+        made("growth", name="exchange of 1 M: per million parameters"),
+        made("training", name="training with covey", unit="steps/s"),
+    ]
+    readme = tmp_path / "README.md"
+    readme.write_text((ROOT / "README.md").read_text())
+    report.renew_readme(readme, rows)
+    _, _, table = readme.read_text().partition("<!-- table: speed -->")
+    assert table.partition("<!-- end -->")[0].split("\n")[2:-2] == [
+        "|  | covey | beside | ratio |",
+        "|---|---|---|---|",
+        "| exchange of 10 M, 2 nodes | 2 s | hivemind fp16: 1 s | 2.00 |",
+        "| training with covey | 2 steps/s | other: 1 steps/s | 2.00 |",
+    ]
 
 
 def test_the_picture_has_everybody() -> None:

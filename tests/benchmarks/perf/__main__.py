@@ -5,6 +5,7 @@
 
 import argparse
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -30,17 +31,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     report.write_json(asked.out, bench, rows)
     if asked.document is not None:
         report.renew(asked.document, bench, rows)
+    if asked.readme is not None:
+        report.renew_readme(asked.readme, rows)
     return _conclude(bench, rows)
 
 
 def measure(bench: Bench, names: Sequence[str]) -> list[Row]:
     """The rows of these groups, each printed as soon as it is there."""
-    rows = []
+    rows, began = [], time.monotonic()
     for name in names:
         print(f"{name}: {GROUPS[name].__doc__}", flush=True)
         for row in GROUPS[name](bench):
             print(report.line(row), flush=True)
             rows.append(row)
+    print(f"measured in {(time.monotonic() - began) / 60:.1f} minutes")
     return rows
 
 
@@ -63,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--peers", type=Path, default=Path(".bench"), help="from bench-peers")
     parser.add_argument("--out", type=Path, default=Path("bench.json"))
     parser.add_argument("--document", type=Path, help="whose tables and picture are renewed")
+    parser.add_argument("--readme", type=Path, help="whose table of speed is renewed")
     return parser
 
 

@@ -45,6 +45,22 @@ def renew(path: Path, bench: Bench, rows: Sequence[Row]) -> None:
     picture.draw(rows, path.with_suffix(".svg"))
 
 
+def renew_readme(path: Path, rows: Sequence[Row]) -> None:
+    """The few figures that the README has, of those that were measured."""
+    document.fill(path, {"speed": speed_table(rows)})
+
+
+def speed_table(rows: Sequence[Row]) -> str:
+    """How long a round takes, and what training beside it loses."""
+    lines = []
+    for row in rows:
+        timed = row.name.startswith("exchange of") and row.group in ("loopback", "crowd", "links")
+        if (timed and "processor" not in row.name) or row.unit == "steps/s":
+            ours, other = _amount(row.ours, row.unit), _amount(row.reference, row.unit)
+            lines.append((row.name, ours, f"{row.reference_name}: {other}", f"{row.ratio:.2f}"))
+    return document.table(("", "covey", "beside", "ratio"), lines)
+
+
 def table(rows: Sequence[Row]) -> str:
     head = ("what", "covey", "least and most", "reference", "", "ratio", "wanted", "met")
     lines = []

@@ -32,6 +32,7 @@ class Swarm:
             node.ready()
         until("all nodes know each other", self._met)
         self.learners: list[Driver] = []
+        self._rounds, self._before = 0, [0] * nodes  # since made() was asked last
 
     def train(self, parameters: int, warm_rounds: int = _WARM_ROUNDS) -> None:
         """Have a model of that size everywhere, and ready to be exchanged."""
@@ -46,6 +47,7 @@ class Swarm:
             learner.answer()
         for _ in range(warm_rounds):
             self.round()
+        self.made()
 
     def rest(self) -> None:
         """End the learners."""
@@ -57,7 +59,15 @@ class Swarm:
         """All hand over at once; seconds until the last has its increment."""
         seconds = elapsed_s(together(self.learners, "round"))
         time.sleep(_PAUSE_S)
+        self._rounds += 1
         return seconds
+
+    def made(self) -> float:
+        """Exchanges per round, of the node that made fewest, since this was asked last."""
+        now = self.exchanges()
+        fewest = min(after - before for after, before in zip(now, self._before, strict=True))
+        rounds, self._rounds, self._before = self._rounds, 0, now
+        return fewest / max(1, rounds)
 
     @property
     def pids(self) -> list[int]:
