@@ -6,17 +6,21 @@ A ``Coder`` is one side of one exchange; a ``Side`` is what it reads of its node
 """
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
 from covey.gossip import mixing, quantiser
-from covey.gossip.quantiser import LAYERS, Floats, Quantiser
+from covey.gossip.quantiser import LAYERS, Floats, Quantiser, Workspace
 from covey.gossip.screening import Pair
 from covey.protocols.errors import Malformed, Unsupported
 
 Buffer = quantiser.Buffer
+
+_PIECE_BLOCKS = 1 << 14  # of layer 0 coded at once: 0.5 MiB on the wire, from 4 MiB of float32
+_PIECE_BYTES = 1 << 19
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,26 +30,34 @@ class Side:
     x: Floats
     parameters: int
     scales: Floats  # float32, one per block of parameters
+    workspace: Workspace | None = None  # to be used again
 
 
 class Coder(Protocol):
     """One side of one exchange.  Sizes are in bytes; reads raise Malformed.
 
-    The proposer sends ``scales``; the accepter opens with them and sends its own and layer 0; then
-    each side writes a layer as soon as it knows that one is needed; a reader that can ask for no
-    more may ``skip`` what is unsure after layer 0.  When nothing is ``pending``,
-    ``distances`` and ``largest`` tell of the difference and ``apply`` adds it, weighted, to x;
-    after that the difference is gone.
+    Each side sends its ``scales`` and opens with the other's.  Layer 0 comes and goes in pieces,
+    both ways at once: ``pieces`` codes it as it is sent and ``take`` reads what has come of it and
+    returns what is left over.  Then each side writes a layer as soon as it knows that one is
+    needed; a reader that can ask for no more may ``skip`` what is unsure after layer 0.  When
+    nothing is ``pending``, ``distances`` and ``largest`` tell of the difference and ``apply`` adds
+    it, weighted, to x; after that the difference is gone.
     """
 
     @property
     def name(self) -> str: ...
+    @property
+    def workspace(self) -> Workspace | None: ...
     def scales(self) -> bytes: ...
     def open(self, theirs: Buffer, nonces: bytes) -> None: ...
+    def pieces(self) -> Iterator[memoryview]: ...
+    def take(self, piece: memoryview) -> memoryview: ...
     def write(self) -> Buffer: ...
     def read(self, data: Buffer) -> None: ...
     def layer_size(self) -> int: ...
     def skip(self) -> None: ...
+    @property
+    def first_pending(self) -> bool: ...
     @property
     def pending(self) -> bool: ...
     @property
@@ -89,10 +101,13 @@ class F32:
 
     name = "f32"
     undecoded = 0.0
+    workspace = None
 
     def __init__(self, side: Side) -> None:
         self._x, self._parameters = side.x, side.parameters
         self._theirs: Floats | None = None
+        self._incoming = memoryview(b"")  # room for their vector
+        self._taken = 0
 
     def scales(self) -> bytes:
         return b""
@@ -101,7 +116,22 @@ class F32:
         if len(theirs):
             raise Malformed("f32 has no scales")
 
-    def write(self) -> Buffer:
+    def pieces(self) -> Iterator[memoryview]:
+        whole = self.write()
+        for start in range(0, len(whole), _PIECE_BYTES):
+            yield whole[start : start + _PIECE_BYTES]
+
+    def take(self, piece: memoryview) -> memoryview:
+        if not self._taken:
+            self._incoming = np.empty(self.layer_size(), np.uint8).data
+        part = piece[: self.layer_size() - self._taken]
+        self._incoming[self._taken : self._taken + len(part)] = part
+        self._taken += len(part)
+        if self._taken == self.layer_size() and self._theirs is None:
+            self.read(self._incoming)
+        return piece[len(part) :]
+
+    def write(self) -> memoryview:
         little = self._x.astype("<f4", copy=False)
         return memoryview(little.data).cast("B")
 
@@ -117,6 +147,8 @@ class F32:
     @property
     def pending(self) -> bool:
         return self._theirs is None
+
+    first_pending = pending
 
     def distances(self) -> Pair:
         theirs, split = self._decoded, self._parameters
@@ -152,8 +184,10 @@ class Mod4:
         self._side = side
         self._packed = quantiser.pack_scales(side.scales)
         self._buffers = F32(Side(side.x[side.parameters :], 0, side.scales))
+        self.workspace = side.workspace or Workspace(side.parameters)
         self._quantiser: Quantiser | None = None
         self._written = self._read = 0  # layers
+        self._coded = self._taken = 0  # blocks of layer 0
 
     def scales(self) -> bytes:
         return self._packed.tobytes()
@@ -165,7 +199,7 @@ class Mod4:
         scales = quantiser.unpack_scales(np.maximum(self._packed, np.frombuffer(theirs, "<u2")))
         seed = int.from_bytes(hashlib.sha256(nonces).digest()[:4], "big")
         x = self._side.x[: self._side.parameters]
-        self._quantiser = Quantiser(x, scales, seed)
+        self._quantiser = Quantiser(x, scales, seed, self.workspace)
 
     def layer_size(self) -> int:
         """Of the next layer to read; 0 when nothing is pending."""
@@ -174,31 +208,63 @@ class Mod4:
         size = quantiser.layer_bytes(len(self._open.unsure))
         return size + (self._buffers.layer_size() if self._read == 0 else 0)
 
+    def pieces(self) -> Iterator[memoryview]:
+        assert self._written == 0, "a layer is written once"
+        self._written = 1
+        return self._pieces()
+
+    def _pieces(self) -> Iterator[memoryview]:
+        for first in range(0, len(self._packed), _PIECE_BLOCKS):
+            stop = min(first + _PIECE_BLOCKS, len(self._packed))
+            self._code(stop)
+            yield self._codes(first, stop)
+        yield from self._buffers.pieces()
+
+    def take(self, piece: memoryview) -> memoryview:
+        """Raises Malformed also for a piece that ends inside a block."""
+        due = quantiser.layer_bytes(len(self._packed) - self._taken)
+        codes, piece = piece[:due], piece[due:]
+        if len(codes):
+            blocks, rest = divmod(len(codes), quantiser.layer_bytes(1))
+            if rest:
+                raise Malformed("a piece ends inside a block")
+            stop = self._taken + blocks
+            self._code(stop)  # codes are read against our own
+            self._open.read_part(self._taken, stop, codes)
+            self._taken = stop
+        if self._taken == len(self._packed):
+            piece = self._buffers.take(piece)
+            if not self._buffers.pending:
+                self._read = max(self._read, 1)
+        return piece
+
     def write(self) -> Buffer:
         """The next layer: write layer n before reading the peer's layer n."""
-        assert self._written == self._read, "a layer is written once"
-        layer = self._open.write(self._written)
         if self._written == 0:
-            layer += self._buffers.write()
+            return b"".join(self.pieces())
+        assert self._written == self._read, "a layer is written once"
         self._written += 1
-        return layer
+        return self._open.write(self._written - 1)
 
     def read(self, data: Buffer) -> None:
         if len(data) != self.layer_size():
             raise Malformed(f"{len(data)} bytes in a layer of {self.layer_size()}")
-        view = memoryview(data)
         if self._read == 0:
-            split = quantiser.layer_bytes(len(self._open.unsure))
-            self._buffers.read(view[split:])
-            view = view[:split]
-        self._open.read(self._read, view)
-        self._read += 1
+            self.take(memoryview(data))
+        else:
+            self._open.read(self._read, data)
+            self._read += 1
 
     def skip(self) -> None:
         """Read no further layer."""
         assert self._read, "layer 0 is always read"
         self._open.skip()
         self._read = LAYERS
+
+    @property
+    def first_pending(self) -> bool:
+        """Whether layer 0 has yet to come, or a part of it."""
+        return self._read == 0
 
     @property
     def pending(self) -> bool:
@@ -219,6 +285,15 @@ class Mod4:
         if weights[0]:
             self._open.apply(x[:split], weights[0])
         self._buffers.apply(x[split:], weights)
+
+    def _code(self, stop: int) -> None:
+        """Have layer 0 of the blocks up to ``stop``."""
+        if stop > self._coded:
+            self._open.write_part(self._coded, stop)
+            self._coded = stop
+
+    def _codes(self, first: int, stop: int) -> memoryview:
+        return self.workspace.codes[quantiser.layer_bytes(first) : quantiser.layer_bytes(stop)].data
 
     @property
     def _open(self) -> Quantiser:

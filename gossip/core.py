@@ -2,8 +2,9 @@
 
 ``Core`` holds what every algorithm shares, the model above all, and is their one interface; the
 algorithms are modules of their own (algorithms.py lists them).  Message in, at most one answer out:
-``receive`` returns what goes back to the sender.  While ``busy`` the learner's progress waits.  The
-caller brings the time and the randomness, and calls from one thread at a time:
+``receive`` returns what goes back to the sender; ``intake`` is the same for a payload that comes in
+pieces, and may answer before it has come.  While ``busy`` the learner's progress waits.  The caller
+brings the time and the randomness, and calls from one thread at a time:
 
     core.progress(...)                       the learner's snapshot
     core.open_period(); while core.due:      the exchanges that follow it at once
@@ -14,16 +15,16 @@ caller brings the time and the randomness, and calls from one thread at a time:
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 from covey.gossip import lineage as lineages
 from covey.gossip.codecs import Buffer, Side
 from covey.gossip.config import Config, OuterStep
 from covey.gossip.mixing import norm
-from covey.gossip.quantiser import Floats, own_scales
+from covey.gossip.quantiser import Floats, Workspace, own_scales
 from covey.gossip.replica import Replica, Saved
 from covey.gossip.screening import Bounds, Pair, Screen
 from covey.gossip.stability import Contraction, affordable_momentum, steady_momentum
@@ -37,11 +38,34 @@ _REFUSALS = ("algorithm", "not_ready", "lineage", "codec", "abandoned", "implaus
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """A message for ``peer`` and its payload."""
+    """A message for ``peer`` and its payload, of which ``pieces`` are made as they are taken."""
 
     peer: PeerId
     message: ExchangeMessage
     payload: Buffer = b""
+    pieces: Iterable[Buffer] = ()
+
+    def whole(self) -> "Outgoing":
+        """With all of its payload in one buffer."""
+        payload = self.payload if self.pieces == () else b"".join((self.payload, *self.pieces))
+        return Outgoing(self.peer, self.message, payload)
+
+
+class Intake(Protocol):
+    """A message on its way in.
+
+    ``early`` is an answer that may be begun before the end, once there is one; what ``end`` returns
+    then has the same message and what its payload ends with.
+    """
+
+    @property
+    def early(self) -> Outgoing | None: ...
+
+    def take(self, piece: Buffer) -> None:
+        """What came of the payload, in order; it is not kept.  Raises RemoteError."""
+
+    def end(self, now: float) -> Outgoing | None:
+        """The message is authenticated and its payload is as signed; the answer, if any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +191,22 @@ class Core(ABC):
 
         Raises RemoteError if the message is at fault; its exchange is then over.
         """
+        intake = self.intake(sender, message)
+        intake.take(payload)
+        out = intake.end(now)
+        if out is None or intake.early is None:
+            return None if out is None else out.whole()
+        first = b"".join(intake.early.pieces)
+        return Outgoing(out.peer, out.message, first + out.payload)
+
+    def intake(self, sender: PeerId, message: ExchangeMessage) -> Intake:
+        """Take a message whose payload comes in pieces.  Raises RemoteError."""
+        return _Whole(self, sender, message)
+
+    def taken(
+        self, sender: PeerId, message: ExchangeMessage, payload: Buffer, now: float
+    ) -> Outgoing | None:
+        """A message has come, and all of its payload."""
         theirs = ALGORITHM_OF.get(type(message), self.algorithm)
         if theirs != self.algorithm:
             detail = f"this node learns by {self.algorithm!r}, not by {theirs!r}"
@@ -193,7 +233,7 @@ class Core(ABC):
     def _receive(
         self, sender: PeerId, message: ExchangeMessage, payload: Buffer, now: float
     ) -> Outgoing | None:
-        """``receive``, of this algorithm's messages."""
+        """``taken``, of this algorithm's messages."""
 
     @abstractmethod
     def _release(self) -> None:
@@ -235,11 +275,27 @@ class Core(ABC):
         self._screens[0].scale = norm(self.replica.x[:split])
         self._screens[1].scale = norm(self.replica.x[split:])
 
-    def _side(self) -> Side:
+    def _side(self, workspace: Workspace | None = None) -> Side:
         replica = self.replica
         parameters = replica.x[: replica.parameters]
         scales = own_scales(parameters, replica.movement(), replica.typical())
-        return Side(replica.x, replica.parameters, scales)
+        return Side(replica.x, replica.parameters, scales, workspace)
+
+
+class _Whole:
+    """An Intake that needs all of the payload at once."""
+
+    early = None
+
+    def __init__(self, core: Core, sender: PeerId, message: ExchangeMessage) -> None:
+        self._core, self._sender, self._message = core, sender, message
+        self._payload = bytearray()
+
+    def take(self, piece: Buffer) -> None:
+        self._payload += piece
+
+    def end(self, now: float) -> Outgoing | None:
+        return self._core.taken(self._sender, self._message, self._payload, now)
 
 
 def refusal(message: Refuse) -> str:

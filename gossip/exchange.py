@@ -9,12 +9,15 @@
                ◄── Settled(factor[, layer 1]) ───────  DONE, half applied
     DONE, half applied
 
+Payloads come in pieces.  As soon as the accepter's scales are there the proposer's layer 0 leaves,
+so that both layers 0 are under way at once, each coded as it goes and read as it comes.
 Both sides find the same blocks unsure, so neither says which.  The accepter knows the whole
 difference first: it settles the factors, which the proposer checks against the bounds that both
 stated.  A message lost before Settled changes nothing; a lost Settled moves one side only, by half
 of this one difference.  Nothing here chooses peers, keeps time or locks: core.py does.
 """
 
+from collections.abc import Iterator
 from enum import Enum, auto
 
 import numpy as np
@@ -69,13 +72,26 @@ class Exchange:
         self.exchange = exchange
         self.bounds = bounds  # ours, until the peer has stated its own
         self.state = State.PROPOSED
+        self.listening = False  # whether a payload comes in pieces
         self.factors = _REFUSED
         self.distances: Pair = (0.0, 0.0)
         self.largest: Floats | None = None
         self._side = side
+        self._rest = bytearray()  # what came behind layer 0
 
     def expects(self, message: object) -> bool:
         return isinstance(message, _EXPECTED[self.state])
+
+    def take(self, piece: memoryview) -> None:
+        """Read what has come of Accept's or Commit's payload, in order.  Raises Malformed."""
+        self._rest += self.coder.take(piece)
+
+    def _behind(self) -> Buffer:
+        """What came behind layer 0, which must be there."""
+        if self.coder.first_pending:
+            raise Malformed("the payload is too short")
+        rest, self._rest = self._rest, bytearray()
+        return rest
 
     def _allowed(self, undecoded_max: float, tolerance: float = 1.0) -> Pair:
         """The factors that the bounds of both allow, now that the whole difference is known."""
@@ -102,22 +118,45 @@ class Proposer(Exchange):
     ) -> None:
         super().__init__(peer, exchange, side, bounds)
         self.coder = coder(codec, side)
+        self.layer: Iterator[memoryview] | None = None  # 0, of Commit; once their scales are known
+        self._scales, self._nonces = bytearray(), b""
 
     def propose(self, lineage: Lineage) -> tuple[Propose, Buffer]:
         message = Propose(self.exchange, self.coder.name, lineage, *_stated(self.bounds))
         return message, self.coder.scales()
 
-    def accepted(self, accept: Accept, payload: Buffer) -> tuple[Commit, Buffer]:
-        """The accepter's scales and first layer have come; our codes go back."""
+    def answered(self, accept: Accept) -> None:
+        """The exchange is accepted; scales and first layer come now, to be taken."""
         self.bounds = self.bounds.both(_bounds(accept))
-        scales, layer = split(payload, scales_size(self.coder.name, self._side.parameters))
-        self.coder.open(scales, self.exchange + accept.nonce)
-        out = bytearray(self.coder.write())
-        self.coder.read(layer)
-        if self.coder.pending:
-            out += self.coder.write()
+        self._nonces = self.exchange + accept.nonce
+        self._open()
+
+    def take(self, piece: memoryview) -> None:
+        if self.layer is None:
+            due = self._scales_due
+            self._scales += piece[:due]
+            piece = piece[due:]
+            self._open()
+        if self.layer is not None:
+            super().take(piece)
+
+    def accepted(self) -> tuple[Commit, Buffer]:
+        """All has come; the second is what Commit has behind ``layer``."""
+        if self.layer is None:
+            raise Malformed("the payload is too short")
+        if len(self._behind()):
+            raise Malformed("a payload that nobody asked for")
         self.state = State.COMMITTED
-        return Commit(self.exchange), out
+        return Commit(self.exchange), self.coder.write() if self.coder.pending else b""
+
+    @property
+    def _scales_due(self) -> int:
+        return scales_size(self.coder.name, self._side.parameters) - len(self._scales)
+
+    def _open(self) -> None:
+        if not self._scales_due:
+            self.coder.open(self._scales, self._nonces)
+            self.layer = self.coder.pieces()
 
     def more(self, payload: Buffer) -> tuple[Commit, Buffer]:
         """The accepter's second and third layer; our third goes back."""
@@ -148,24 +187,24 @@ class Proposer(Exchange):
 class Accepter(Exchange):
     """The side that was asked."""
 
-    def accept(self, propose: Propose, payload: Buffer, nonce: bytes) -> tuple[Accept, Buffer]:
+    def accept(
+        self, propose: Propose, payload: Buffer, nonce: bytes
+    ) -> tuple[Accept, Buffer, Iterator[memoryview]]:
+        """The answer with our scales, and layer 0 behind them."""
         own = self.bounds
         self.bounds = own.both(_bounds(propose))
         self.coder = coder(propose.codec, self._side)
         self.coder.open(payload, self.exchange + nonce)
         self.state = State.ACCEPTED
-        out = bytearray(self.coder.scales())
-        out += self.coder.write()
-        return Accept(self.exchange, nonce, *_stated(own)), out
+        answer = Accept(self.exchange, nonce, *_stated(own))
+        return answer, self.coder.scales(), self.coder.pieces()
 
-    def commit(
-        self, payload: Buffer, undecoded_max: float, x: Floats
-    ) -> tuple[More | Settled, Buffer]:
+    def commit(self, undecoded_max: float, x: Floats) -> tuple[More | Settled, Buffer]:
         """The proposer's codes have come; apply our half if nothing is unsure any more."""
-        layer, rest = split(payload, self.coder.layer_size())
-        self.coder.read(layer)
-        out = bytearray()
-        if self.state is State.ACCEPTED and self.coder.pending:
+        rest, out = self._behind(), bytearray()
+        if self.state is State.CONTINUED:
+            self.coder.read(rest)
+        elif self.coder.pending:
             out += self.coder.write()
             self.coder.read(rest)
             if self.coder.pending:

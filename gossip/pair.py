@@ -7,14 +7,16 @@ the cheapest algorithm here by far.  A node is in one exchange at a time and x i
 meanwhile.  The messages of one exchange are exchange.py's.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from random import Random
 
 from covey.gossip.codecs import Buffer
 from covey.gossip.config import Config
-from covey.gossip.core import Core, Outcome, Outgoing, refusal
+from covey.gossip.core import Core, Intake, Outcome, Outgoing, refusal
 from covey.gossip.exchange import Accepter, Exchange, Proposer, State
 from covey.gossip.patience import Patience
+from covey.gossip.quantiser import Workspace
 from covey.gossip.sampling import Cycle
 from covey.protocols.errors import RemoteError, Stale, Unsupported
 from covey.protocols.identity import PeerId
@@ -49,6 +51,7 @@ class Pair(Core):
         self._attempts = 0
         self._asked: set[PeerId] = set()
         self._called: set[PeerId] = set()  # by whom, since the last period was planned
+        self._workspace: Workspace | None = None  # of the last exchange, for the next
 
     @property
     def busy(self) -> bool:
@@ -78,7 +81,8 @@ class Pair(Core):
             return None
         self._attempts -= 1
         exchange = self._rng.randbytes(16)
-        opened = Proposer(peer, exchange, self._side(), self._bounds(), self.config.codec)
+        side = self._side(self._workspace)
+        opened = Proposer(peer, exchange, side, self._bounds(), self.config.codec)
         self._hold(opened, now, float("inf"))  # the caller's request has its own deadline
         message, payload = opened.propose(self.lineage)
         return Outgoing(peer, message, payload)
@@ -95,11 +99,44 @@ class Pair(Core):
             if isinstance(message, Accept):  # of a proposal we dropped: free the sender at once
                 return Outgoing(sender, Refuse(message.exchange, "abandoned"))
             return None
-        try:
+        with self.guard(opened):
             return self._advance(opened, message, payload, now)
+
+    def intake(self, sender: PeerId, message: ExchangeMessage) -> Intake:
+        opened = self._open
+        if not isinstance(message, Accept | Commit) or opened is None:
+            return super().intake(sender, message)
+        if (opened.peer, opened.exchange) != (sender, message.exchange):
+            return super().intake(sender, message)
+        with self.guard(opened):
+            if opened.listening or not opened.expects(message):
+                raise Unsupported(f"{type(message).__name__} while {opened.state.name}")
+            opened.listening = True
+            if isinstance(message, Accept):
+                assert isinstance(opened, Proposer), "only a proposer expects it"
+                opened.answered(message)
+        return _Layers(self, opened, message)
+
+    def of(self, opened: Exchange, layer: Iterator[memoryview]) -> Iterator[memoryview]:
+        """The pieces of ``layer`` while ``opened`` is.  Raises Stale when it is given up."""
+        while self._open is opened:
+            piece = next(layer, None)
+            if piece is None:
+                return
+            yield piece
+        raise Stale("the exchange is over")
+
+    @contextmanager
+    def guard(self, opened: Exchange) -> Iterator[None]:
+        """A fault of the peer ends the exchange."""
+        try:
+            yield
         except RemoteError as error:
             self._end(opened, error.reason, str(error))
             raise
+
+    def holds(self, opened: Exchange) -> bool:
+        return self._open is opened
 
     def failed(
         self, peer: PeerId, reason: str, detail: str = "", exchange: bytes | None = None
@@ -139,14 +176,14 @@ class Pair(Core):
         self._answered[sender, propose.exchange] = None
         if len(self._answered) > _REMEMBERED:
             del self._answered[next(iter(self._answered))]
-        opened = Accepter(sender, propose.exchange, self._side(), self._bounds())
+        opened = Accepter(sender, propose.exchange, self._side(self._workspace), self._bounds())
         try:
-            message, answer = opened.accept(propose, payload, self._rng.randbytes(16))
+            accept, scales, layer = opened.accept(propose, payload, self._rng.randbytes(16))
         except Unsupported as error:
             return Outgoing(sender, Refuse(propose.exchange, "codec", str(error)))
         self._hold(opened, now, until)
         self.heard(propose.lineage)
-        return Outgoing(sender, message, answer)
+        return Outgoing(sender, accept, scales, self.of(opened, layer))
 
     def _crossing(self, sender: PeerId) -> bool:
         """Whether we proposed to ``sender`` at the same time and its proposal stands."""
@@ -168,7 +205,7 @@ class Pair(Core):
             return None
         if isinstance(opened, Proposer):
             if isinstance(message, Accept):
-                return Outgoing(opened.peer, *opened.accepted(message, payload))
+                return Outgoing(opened.peer, *opened.accepted())
             if isinstance(message, More):
                 return Outgoing(opened.peer, *opened.more(payload))
             assert isinstance(message, Settled)
@@ -176,7 +213,7 @@ class Pair(Core):
             self._mixed(opened)
             return None
         assert isinstance(opened, Accepter)
-        answer, codes = opened.commit(payload, most, self.replica.x)
+        answer, codes = opened.commit(most, self.replica.x)
         self._patience.heard(opened.peer, now - self._opened_at)
         if opened.state is State.DONE:
             self._mixed(opened)
@@ -213,9 +250,12 @@ class Pair(Core):
         distance, factor = opened.distances[0], opened.factors[0]
         self._outcomes.append(Outcome(opened.peer, reason, detail, distance, factor, proposed))
         self._release()
+        if opened.state is State.DONE or reason == "busy":  # else it may still be on its way out
+            self._workspace = opened.coder.workspace
 
     def _hold(self, opened: Exchange, now: float, deadline: float) -> None:
         self._open, self._opened_at, self._deadline = opened, now, deadline
+        self._workspace = None
 
     def _release(self) -> None:
         self._open, self._deadline = None, float("inf")
@@ -223,3 +263,25 @@ class Pair(Core):
     def _renew(self) -> None:
         self._asked.clear()
         self._attempts = self.config.attempts
+
+
+class _Layers:
+    """Accept or Commit on its way in; Commit may leave before all of Accept is there."""
+
+    def __init__(self, core: Pair, opened: Exchange, message: Accept | Commit) -> None:
+        self._core, self._opened, self._message = core, opened, message
+        self.early: Outgoing | None = None
+
+    def take(self, piece: Buffer) -> None:
+        core, opened = self._core, self._opened
+        if not core.holds(opened):
+            return  # given up meanwhile, as ``end`` will tell
+        with core.guard(opened):
+            opened.take(memoryview(piece))
+        if isinstance(opened, Proposer) and opened.layer is not None and self.early is None:
+            pieces = core.of(opened, opened.layer)
+            self.early = Outgoing(opened.peer, Commit(opened.exchange), b"", pieces)
+
+    def end(self, now: float) -> Outgoing | None:
+        self._opened.listening = False
+        return self._core.taken(self._opened.peer, self._message, b"", now)

@@ -1,22 +1,31 @@
-"""Exchange messages between the core and the peers: sealed, opened, checked against our scope."""
+"""Exchange messages between the core and the peers: sealed, opened, checked against our scope.
+
+A message is taken while it arrives, and answered while it is taken if the core can: the worker
+codes and hashes one part while the loop encrypts the part before it, and likewise on the way in.
+"""
 
 import asyncio
 import functools
+import hashlib
 import time
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol, TypeVar
 
 from covey.gossip.codecs import payload_limit
-from covey.gossip.core import Outgoing
+from covey.gossip.core import Intake, Outgoing
+from covey.node.letters import Letters
 from covey.node.runner import CoreRunner
 from covey.node.streams import Buffer
 from covey.node.throttle import Limits
-from covey.node.unreachable import Kind, Unreachable
+from covey.node.unreachable import Unreachable
 from covey.protocols import limits
-from covey.protocols.envelope import Opened, ReplayWindow, Scope, Sealer
-from covey.protocols.errors import Forged, RemoteError, Stale, Unsupported
+from covey.protocols.envelope import Opened, ReplayWindow, Scope, Sealer, announce, open_sealed
+from covey.protocols.errors import Forged, Malformed, RemoteError, Stale, TooLarge, Unsupported
 from covey.protocols.identity import PeerId
-from covey.protocols.messages import Busy, Propose, Refuse
+from covey.protocols.messages import ALGORITHM_OF, Busy, ExchangeMessage, Propose, Refuse
+
+T = TypeVar("T")
 
 _FIRST_TIMEOUT_S = 10.0
 _LEAST_TIMEOUT_S = 5.0  # longer than patience.py's: the accepter gives up first
@@ -24,11 +33,10 @@ _STRETCH_MAX = 16.0
 
 
 class Courier(Protocol):
-    """Carries a message to a peer and its answer back (neighbours.py)."""
+    """Reaches peers (neighbours.py)."""
 
-    async def exchange(
-        self, peer: PeerId, sealed: bytes, payload: Buffer, limit: int, timeout_s: float
-    ) -> tuple[Opened, bytearray]: ...
+    def call(self, peer: PeerId) -> AbstractAsyncContextManager[Letters]:
+        """A line to ``peer``, for one exchange.  Raises Unreachable, also for what breaks it."""
 
     def rejected(self, peer: PeerId | None, error: RemoteError) -> None:
         """Count what a peer did wrong."""
@@ -82,57 +90,102 @@ class Conversation:
 
     async def _converse(self, out: Outgoing) -> None:
         """Send a proposal and whatever the answers ask for."""
-        message: Outgoing | None = out
-        while message is not None:
-            try:
-                message = await self._ask(message)
-            except Unreachable as error:
-                await self._fail(out, error.kind, str(error))
-                return
-            except RemoteError as error:
-                self._courier.rejected(out.peer, error)
-                await self._fail(out, error.reason, str(error))
-                return
-
-    async def _ask(self, out: Outgoing) -> Outgoing | None:
-        """Send one message; what its answer asks for.  Raises Unreachable or RemoteError."""
-        sealed = await self.runner.run(functools.partial(self._seal, out))
-        started = time.monotonic()
-        timeout_s = self._timeout_s(out.payload)
         try:
-            opened, payload = await self._courier.exchange(
-                out.peer, sealed, out.payload, self.limit, timeout_s
-            )
+            async with self._courier.call(out.peer) as letters:
+                letters.post(self._letter(letters, out))
+                size = len(out.payload)
+                while await self._answered(letters, out.peer, size):
+                    size = self.limit
         except Unreachable as error:
-            if error.kind is Kind.TIMEOUT and time.monotonic() - started >= timeout_s:
-                # One that is too short would be so for ever: requests that fail time nothing.
-                self._stretch = min(2 * self._stretch, _STRETCH_MAX)
+            await self._fail(out, error.kind, str(error))
+        except RemoteError as error:
+            self._courier.rejected(out.peer, error)
+            await self._fail(out, error.reason, str(error))
+
+    async def _answered(self, letters: Letters, peer: PeerId, size: int) -> bool:
+        """Take the answer to a message of ``size`` bytes; whether it asks for another."""
+        started, timeout_s = time.monotonic(), self._timeout_s(size)
+        try:
+            async with asyncio.timeout(timeout_s):
+                message = await letters.announcement()
+                more = await self._hear(letters, peer, message, answering=False)
+        except TimeoutError:
+            # One that is too short would be so for ever: requests that fail time nothing.
+            self._stretch = min(2 * self._stretch, _STRETCH_MAX)
             raise
-        self._admit(opened)
-        if not isinstance(opened.message, Busy | Refuse):  # these take no time
+        if not isinstance(message, Busy | Refuse):  # these take no time
             self._time(time.monotonic() - started)
-        return await self.runner.run(self._taking(opened, payload))
+        return more
 
-    async def answer(self, opened: Opened, payload: bytearray) -> tuple[bytes, Buffer]:
-        """The sealed answer to a peer's message.  Raises RemoteError."""
-        if self.runner.closed:
-            raise Stale("the model is no longer trained here")
-        self._admit(opened)
+    async def answer(self, letters: Letters, peer: PeerId, message: ExchangeMessage) -> None:
+        """Take a message that ``peer`` has announced, and post the answer.  Raises RemoteError."""
         self.runner.core.haul_s = self._haul_s()
+        try:
+            await self._hear(letters, peer, message, answering=True)
+        except RemoteError as error:
+            if type(message) not in ALGORITHM_OF and not self.runner.closed:
+                core, exchange = self.runner.core, message.exchange
+                why = error.reason, str(error)
+                await self.runner.run(lambda: core.failed(peer, *why, exchange))
+            raise
+
+    async def _hear(
+        self, letters: Letters, peer: PeerId, message: ExchangeMessage, answering: bool
+    ) -> bool:
+        """Take the payload of ``message`` and post what answers it; whether there is an answer."""
         # Else many peers that propose in turn could keep our own work waiting for ever.
-        occupied = self.runner.wanted and isinstance(opened.message, Propose)
+        occupied = answering and self.runner.wanted and isinstance(message, Propose)
+        intake = await self._run(lambda: self.runner.core.intake(peer, message))
+        digest, length = hashlib.sha256(), 0
+        early, ending = None, asyncio.get_running_loop().create_future()
+        while (part := await letters.part()) is not None:
+            length += len(part)
+            if length > self.limit:
+                raise TooLarge(f"a payload of more than {self.limit} bytes")
+            await self._run(functools.partial(_take, intake, digest, part))
+            if early is None and intake.early is not None:
+                early = intake.early
+                letters.post(self._letter(letters, early, ending))
+        opened = open_sealed(letters.sealed)
+        self._admit(opened, peer, message, length)
 
-        def take() -> tuple[bytes, Buffer]:
+        def end() -> Outgoing | None:
+            opened.check_digest(digest.digest())
             if occupied:
-                out: Outgoing | None = Outgoing(opened.sender, Busy(opened.message.exchange))
-            else:
-                out = self._taking(opened, payload)()
-            if out is None:
-                refusal = Refuse(opened.message.exchange, "unexpected", "not a message to answer")
-                out = Outgoing(opened.sender, refusal)
-            return self._seal(out), out.payload
+                return Outgoing(peer, Busy(message.exchange))
+            return intake.end(time.monotonic())
 
-        return await self.runner.run(take)
+        out = await self._run(end)
+        if out is None and answering:
+            out = Outgoing(peer, Refuse(message.exchange, "unexpected", "not a message to answer"))
+        if early is None and out is not None:
+            letters.post(self._letter(letters, out))
+        elif early is not None and (out is None or out.message != early.message):
+            letters.channel.abort()  # given up meanwhile, and a message is half way out
+            return False
+        elif early is not None and out is not None:
+            ending.set_result(out.payload)
+        return out is not None
+
+    async def _letter(
+        self, letters: Letters, out: Outgoing, ending: "asyncio.Future[Buffer] | None" = None
+    ) -> None:
+        """Send a message; ``ending`` is what its payload ends with, once that is known."""
+        channel, digest, length = letters.channel, hashlib.sha256(), 0
+        await channel.write(announce(out.message))
+        parts = _parts(out.payload, out.pieces)
+        last = ending is None
+        while True:
+            ahead = self._submit(functools.partial(_next, parts, digest))
+            while (part := await ahead) is not None:
+                length += len(part)
+                ahead = self._submit(functools.partial(_next, parts, digest))
+                await channel.write(part)
+            if last or ending is None:
+                break
+            parts, last = _parts(await ending), True
+        sealed = self._sealer.seal_digest(self._scope, out.message, length, digest.digest())
+        await channel.write(sealed, True)
 
     async def _fail(self, out: Outgoing, reason: str, detail: str) -> None:
         core, exchange = self.runner.core, out.message.exchange
@@ -143,30 +196,33 @@ class Conversation:
             exchange = out.message.exchange
             self.runner.core.failed(out.peer, "cancelled", "given up here", exchange)
 
-    def _taking(self, opened: Opened, payload: bytearray) -> Callable[[], Outgoing | None]:
-        core = self.runner.core
-
-        def take() -> Outgoing | None:
-            opened.check(payload)
-            return core.receive(opened.sender, opened.message, payload, time.monotonic())
-
-        return take
-
-    def _admit(self, opened: Opened) -> None:
-        """Raise RemoteError for another swarm's or layout's message, or a replay."""
+    def _admit(self, opened: Opened, peer: PeerId, message: ExchangeMessage, length: int) -> None:
+        """Raise RemoteError unless it seals what ``peer`` sent, for our swarm and layout, once."""
+        if opened.sender != peer:
+            raise Forged(f"{peer.short} brought a message of {opened.sender.short}")
+        if opened.message != message:
+            raise Forged("the message is not the one that was announced")
+        if opened.payload_length != length:
+            raise Malformed("the payload is not as long as its envelope says")
         if opened.scope.swarm != self._scope.swarm:
             raise Forged("the message is for another swarm")
         if opened.scope.layout != self._scope.layout and not isinstance(opened.message, Refuse):
             raise Unsupported("the message is for another model")
         self._replays.admit(opened.sender, opened.instance, opened.sequence)
 
-    def _seal(self, out: Outgoing) -> bytes:
-        return self._sealer.seal(self._scope, out.message, out.payload)
+    async def _run(self, work: Callable[[], T]) -> T:
+        return await self._submit(work)
 
-    def _timeout_s(self, payload: Buffer) -> float:
+    def _submit(self, work: Callable[[], T]) -> "asyncio.Future[T]":
+        """``work`` on the worker.  Raises Stale when the model was put away meanwhile."""
+        if self.runner.closed:
+            raise Stale("the model is no longer trained here")
+        return self.runner.submit(work)
+
+    def _timeout_s(self, size: int) -> float:
         """Follows what requests took so far; generous before any was timed."""
         if self._typical_s is None:
-            return _FIRST_TIMEOUT_S + (len(payload) + self.limit) / limits.LINK_BYTES_PER_S_MIN
+            return _FIRST_TIMEOUT_S + (size + self.limit) / limits.LINK_BYTES_PER_S_MIN
         return self._stretch * max(_LEAST_TIMEOUT_S, 8 * self._typical_s) + self._haul_s()
 
     def _haul_s(self) -> float:
@@ -182,3 +238,24 @@ class Conversation:
     def typical_s(self) -> float:
         """Seconds one request and its answer take; 0 before any."""
         return self._typical_s or 0.0
+
+
+def _take(intake: Intake, digest: "hashlib._Hash", part: memoryview) -> None:
+    digest.update(part)
+    intake.take(part)
+
+
+def _next(parts: Iterator[Buffer], digest: "hashlib._Hash") -> Buffer | None:
+    """The next part, hashed, or None."""
+    part = next(parts, None)
+    if part is not None:
+        digest.update(part)
+    return part
+
+
+def _parts(payload: Buffer, pieces: Iterable[Buffer] = ()) -> Iterator[Buffer]:
+    """``payload`` in parts that fit into a chunk, and ``pieces``, which do."""
+    view = memoryview(payload).cast("B")
+    for start in range(0, len(view), limits.CHUNK_BYTES_MAX):
+        yield view[start : start + limits.CHUNK_BYTES_MAX]
+    yield from pieces

@@ -158,7 +158,6 @@ class Daemon:
         )
         self._desk = Desk(card, self._host, self._neighbours, handout)
         self._server = PeerServer(self._credentials, self._desk, self.failed, self.limits)
-        self._host.hung_up = self._server.hung_up
         self._link = LearnerLink(
             self.home.link_socket, self.home.maps, self._host, self._identity.peer.short
         )

@@ -5,13 +5,12 @@ from pathlib import Path
 
 from covey.node.handout import Handout
 from covey.node.host import Host
+from covey.node.letters import Letters
 from covey.node.neighbours import Neighbours
-from covey.node.streams import Buffer
-from covey.protocols.envelope import Opened
 from covey.protocols.errors import RemoteError
 from covey.protocols.identity import PeerId
 from covey.protocols.layout import Layout
-from covey.protocols.messages import Phase, Standing, StateOffer
+from covey.protocols.messages import ExchangeMessage, Phase, Standing, StateOffer
 
 
 @dataclass
@@ -44,8 +43,11 @@ class Desk:
         self.neighbours.probed(peer, standing, host)
         return replace(self.standing(), introductions=self.neighbours.introductions(peer))
 
-    async def exchanged(self, opened: Opened, payload: bytearray) -> tuple[bytes, Buffer]:
-        return await self.host.answer(opened, payload)
+    async def exchanged(self, peer: PeerId, letters: Letters, message: ExchangeMessage) -> None:
+        await self.host.answer(peer, letters, message)
+
+    def hung_up(self, peer: PeerId) -> None:
+        self.host.hung_up(peer)
 
     def payload_limit(self) -> int:
         return self.host.payload_limit

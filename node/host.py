@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from random import SystemRandom
 
@@ -16,18 +15,18 @@ from covey.node.faults import OperatorError
 from covey.node.handout import Handout
 from covey.node.learner_link import Attachment
 from covey.node.learning import Learning
+from covey.node.letters import Letters
 from covey.node.metrics import Metrics
 from covey.node.runner import CoreRunner
 from covey.node.settings import Settings
-from covey.node.streams import Buffer
 from covey.node.tasks import OnBug, Tasks
 from covey.node.throttle import Limits
 from covey.node.welcome import Neighbours, Welcome
-from covey.protocols.envelope import Opened, Scope, Sealer
+from covey.protocols.envelope import Scope, Sealer
 from covey.protocols.errors import Stale
 from covey.protocols.identity import PeerId
 from covey.protocols.layout import Layout
-from covey.protocols.messages import Lineage, Phase, StateOffer
+from covey.protocols.messages import ExchangeMessage, Lineage, Phase, StateOffer
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +59,6 @@ class Host:
         self.learning: Learning | None = None
         self.saved_s: float | None = None  # of the last checkpoint, epoch
         self.fault: OperatorError | None = None  # the last checkpoint's, until one succeeds
-        self.hung_up: Callable[[PeerId], bool] = lambda peer: False  # set by whoever knows
         self._welcome: Welcome | None = None
         self._admission: asyncio.Task[None] | None = None
         self._tasks = Tasks(parts.on_bug)  # of this model
@@ -125,11 +123,16 @@ class Host:
     def payload_limit(self) -> int:
         return self.learning.conversation.limit if self.learning is not None else 0
 
-    async def answer(self, opened: Opened, payload: bytearray) -> tuple[bytes, Buffer]:
-        """Raises RemoteError."""
+    async def answer(self, peer: PeerId, letters: Letters, message: ExchangeMessage) -> None:
+        """Take a message of an exchange and post the answer.  Raises RemoteError."""
         if self.learning is None:
             raise Stale("no model is trained here")
-        return await self.learning.conversation.answer(opened, payload)
+        await self.learning.conversation.answer(letters, peer, message)
+
+    def hung_up(self, peer: PeerId) -> None:
+        """The line on which ``peer`` spoke of an exchange last is gone: its next will not come."""
+        if self.learning is not None and self.learning.runner.core.awaited == peer:
+            self.peer_silent(peer)
 
     async def state(self) -> StateOffer | None:
         """A copy of the model for a joiner; None while there is none to give."""
@@ -230,9 +233,6 @@ class Host:
         core = learning.runner.core
         while True:
             await asyncio.sleep(_TICK_S)
-            peer = core.awaited
-            if peer is not None and self.hung_up(peer):
-                self.peer_silent(peer)  # its process has ended: others may want an exchange
             if core.deadline() <= time.monotonic():
                 await learning.runner.run(lambda: core.tick(time.monotonic()))
 

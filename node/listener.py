@@ -5,7 +5,6 @@ begun or failed.  A proven member's connection goes to aiohttp, with a deadline 
 """
 
 import asyncio
-import contextlib
 import logging
 import socket
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from ipaddress import ip_address
 
 from covey.node.door import Door
 from covey.node.faults import OperatorError
+from covey.node.line import abort
 from covey.node.tasks import OnBug, Tasks
 from covey.node.tls import PeerContext, PeerSocket, handshake
 from covey.protocols.errors import Forged, RemoteError, TooLarge
@@ -26,13 +26,6 @@ CONNECTIONS_MAX = 1024
 CONNECTIONS_PER_PEER_MAX = 12
 
 _log = logging.getLogger(__name__)
-
-
-def abort(transport: asyncio.Transport) -> None:
-    """Drop a connection, which may be lost already."""
-    # Python 3.11.2 (Debian 12): a TLS transport that has lost its connection raises then.
-    with contextlib.suppress(AttributeError):
-        transport.abort()
 
 
 class Visit:

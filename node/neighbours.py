@@ -8,19 +8,19 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 
 from covey.gossip import lineage as lineages
 from covey.gossip.membership import Change, Kind, Life, Member, Membership
 from covey.node.addresses import AddressBook, Source, format_address
 from covey.node.events import EventLog
+from covey.node.letters import Letters
 from covey.node.metrics import Metrics
-from covey.node.streams import Buffer
 from covey.node.tasks import OnBug, Tasks
 from covey.node.transport import Transport
 from covey.node.unreachable import Kind as Obstacle
 from covey.node.unreachable import Unreachable
 from covey.protocols import limits
-from covey.protocols.envelope import Opened
 from covey.protocols.errors import RemoteError
 from covey.protocols.identity import PeerId
 from covey.protocols.layout import Layout
@@ -110,11 +110,8 @@ class Neighbours:
         """Tell the peers this node's standing and hear theirs; as long as a probe may take."""
         await asyncio.gather(*(self._probe(member.peer) for member in self.membership.alive()))
 
-    async def exchange(
-        self, peer: PeerId, sealed: bytes, payload: Buffer, limit: int, timeout_s: float
-    ) -> tuple[Opened, bytearray]:
-        address = self._address(peer)
-        return await self._transport.exchange(peer, address, sealed, payload, limit, timeout_s)
+    def call(self, peer: PeerId) -> AbstractAsyncContextManager[Letters]:
+        return self._transport.call(peer, self._address(peer))
 
     async def state_offer(self, peer: PeerId) -> StateOffer:
         return await self._transport.state_offer(peer, self._address(peer))

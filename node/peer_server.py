@@ -15,17 +15,18 @@ from typing import Protocol
 from aiohttp import web
 
 from covey.node import streams
-from covey.node.listener import IDLE_S, LINGER_S, Listener, abort, host_of, log_bug
-from covey.node.streams import Buffer
-from covey.node.tasks import OnBug
+from covey.node.ledger import Lane
+from covey.node.letters import Letters, Refused
+from covey.node.line import Line, abort
+from covey.node.listener import IDLE_S, LINGER_S, Listener, host_of, log_bug
+from covey.node.tasks import OnBug, Tasks
 from covey.node.throttle import Limits, Throttle
 from covey.node.tls import Credentials, PeerSocket
 from covey.protocols import PROTOCOL, limits, packing
-from covey.protocols.envelope import Opened
 from covey.protocols.errors import Forged, Malformed, RemoteError, Stale, TooLarge, Unsupported
 from covey.protocols.identity import PeerId
 from covey.protocols.layout import Layout
-from covey.protocols.messages import Standing, StateOffer
+from covey.protocols.messages import ExchangeMessage, Standing, StateOffer
 
 TRANSFERS_MAX = 8  # of one kind at once
 TRANSFERS_PER_PEER_MAX = 2
@@ -48,11 +49,11 @@ class PeerHandler(Protocol):
     def probed(self, peer: PeerId, standing: Standing, host: str) -> Standing:
         """``peer``, whose connection comes from ``host``, said ``standing``; answer with ours."""
 
-    async def exchanged(self, opened: Opened, payload: bytearray) -> tuple[bytes, Buffer]:
-        """Answer a message of an exchange by a sealed header and its payload.
+    async def exchanged(self, peer: PeerId, letters: Letters, message: ExchangeMessage) -> None:
+        """Take a message of an exchange, whose payload is yet to be read, and post the answer."""
 
-        The sender is the connection's; scope, sequence and payload hash are yet to be checked.
-        """
+    def hung_up(self, peer: PeerId) -> None:
+        """The line of the last such message is gone."""
 
     def payload_limit(self) -> int:
         """The most bytes that an exchange's payload may have now; 0 without a model."""
@@ -82,7 +83,8 @@ class PeerServer:
         self._handler = handler
         self._limits = limits or Limits()
         self._exchanges = _Slots()
-        self._lines: dict[PeerId, asyncio.Transport] = {}  # of each peer's last exchange message
+        self._lines: dict[PeerId, Line] = {}  # of each peer's last exchange message
+        self._tasks = Tasks(on_bug)
         self._transfers = _Slots()
         self._runner = web.AppRunner(
             self._application(),
@@ -104,7 +106,6 @@ class PeerServer:
                 web.get("/p/hello", self._hello, allow_head=False),
                 web.post("/p/probe", self._probe),
                 web.get("/p/layout", self._layout, allow_head=False),
-                web.post("/p/exchange", self._exchange),
                 web.post("/p/sample", self._sample),
                 web.get("/p/state", self._state, allow_head=False),
                 web.get("/p/state/{digest:[0-9a-f]{64}}", self._state_bytes, allow_head=False),
@@ -112,24 +113,17 @@ class PeerServer:
         )
         return application
 
-    def hung_up(self, peer: PeerId) -> bool:
-        """Whether the connection of its last exchange message is gone: its next will not come."""
-        line = self._lines.get(peer)
-        if line is None or not line.is_closing():
-            return False
-        del self._lines[peer]
-        return True
-
     async def start(self, host: str, port: int) -> int:
         """Listen and return the port (``port`` 0 takes a free one).  Raises OperatorError."""
         await self._runner.setup()
         server = self._runner.server
         assert server is not None, "made by setup"
-        return self._listener.start(host, port, server)
+        return self._listener.start(host, port, lambda: _Switch(server, self._lined))
 
     async def close(self) -> None:
         """Stop listening, give running requests a second, then drop every connection."""
         await self._listener.stop()
+        await self._tasks.close()
         await self._runner.cleanup()
         self._listener.drop()
 
@@ -180,25 +174,50 @@ class PeerServer:
             return _refusal(404, "none", "no model here yet")
         return web.Response(body=layout.encoded)
 
-    async def _exchange(self, request: web.Request) -> web.StreamResponse:
-        peer = _socket(request).peer
-        with self._exchanges.take(peer) as taken:
-            if not taken:
-                return _refusal(429, "busy", "too many exchanges at once")
-            async with _patience(request.content_length or 0):
-                opened, payload = await streams.read_sealed(
-                    request.content, request.content_length, self._handler.payload_limit()
-                )
-            if opened.sender != peer:
-                raise Forged(f"{peer.short} brought a message of {opened.sender.short}")
-            assert request.transport is not None
-            self._lines[peer] = request.transport
-            sealed, answer = await self._handler.exchanged(opened, payload)
-            response = web.StreamResponse()
-            response.content_length = len(sealed) + memoryview(answer).nbytes
-            async with _sending(request, response):
-                await streams.send(response, sealed, answer)
-            return response
+    def _lined(self) -> Line:
+        """A protocol for a connection of the exchange lane."""
+        return Line(self._limits, lambda line: self._tasks.spawn(self._serve(line)))
+
+    async def _serve(self, line: Line) -> None:
+        """Answer one message after the other until the line breaks, or the peer is at fault."""
+        peer, letters = line.encrypted.peer, Letters(line)
+        try:
+            await self._converse(line, letters)
+        except RemoteError as error:
+            self._handler.rejected(peer, error)
+            await _dismiss(letters, _STATUS[type(error)], error.reason, str(error))
+        finally:
+            if self._lines.get(peer) is line:
+                del self._lines[peer]
+                self._handler.hung_up(peer)
+            line.close()
+            await letters.close()
+
+    async def _converse(self, line: Line, letters: Letters) -> None:
+        """Raises RemoteError."""
+        peer, visit = line.encrypted.peer, self._listener.visit(line.encrypted, line.transport)
+        while True:
+            try:
+                message = await letters.announcement()
+            except Refused as refusal:
+                raise Malformed("a refusal of nothing") from refusal
+            except ConnectionError:
+                return
+            visit.busy()
+            self._lines[peer] = line
+            with self._exchanges.take(peer) as taken:
+                if not taken:
+                    await _dismiss(letters, 429, "busy", "too many exchanges at once")
+                    return
+                try:
+                    ours = self._limits.least_bytes_per_s
+                    async with _patience(self._handler.payload_limit(), ours):
+                        await self._handler.exchanged(peer, letters, message)
+                except ConnectionError as error:
+                    if letters.given_up:
+                        return
+                    raise Malformed("the message was cut off") from error
+            visit.idle()
 
     async def _sample(self, request: web.Request) -> web.StreamResponse:
         """For a member that measures the way: the answer is as long as the request."""
@@ -260,10 +279,10 @@ def _range_start(header: str | None, length: int) -> int:
 
 
 @contextlib.asynccontextmanager
-async def _patience(length: int) -> AsyncIterator[None]:
+async def _patience(length: int, limit: float = math.inf) -> AsyncIterator[None]:
     """Bound how long ``length`` bytes may take to come.  Raises Malformed: the peer is too slow."""
     try:
-        async with asyncio.timeout(streams.patience_s(length)):
+        async with asyncio.timeout(streams.patience_s(length, limit)):
             yield
     except TimeoutError as error:
         raise Malformed("the message takes too long to arrive") from error
@@ -283,6 +302,28 @@ async def _sending(
         if request.transport is not None:
             abort(request.transport)
         raise ConnectionResetError("the peer reads too slowly") from error
+
+
+async def _dismiss(letters: Letters, status: int, reason: str, detail: str) -> None:
+    """Refuse, and let the peer read why before the connection is reset."""
+    with contextlib.suppress(ConnectionError, TimeoutError, RemoteError):
+        async with asyncio.timeout(LINGER_S):
+            await letters.refuse(status, reason, detail)
+            while True:
+                await letters.channel.read()
+
+
+class _Switch(asyncio.Protocol):
+    """Gives a connection to who serves its lane: that is known after the handshake."""
+
+    def __init__(self, http: Callable[[], asyncio.BaseProtocol], lined: Callable[[], Line]) -> None:
+        self._http, self._lined = http, lined
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        lane = transport.get_extra_info("ssl_object").lane
+        chosen = self._lined() if lane is Lane.EXCHANGE else self._http()
+        transport.set_protocol(chosen)
+        chosen.connection_made(transport)
 
 
 class _Slots:

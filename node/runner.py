@@ -43,7 +43,7 @@ class CoreRunner:
 
     async def run(self, work: Callable[[], T]) -> T:
         """``work`` on the worker thread, after what was asked for before."""
-        return await self._submit(work)
+        return await self.submit(work)
 
     async def run_idle(self, work: Callable[[], T]) -> T:
         """``work`` on the worker thread at a moment when no exchange is open."""
@@ -55,7 +55,7 @@ class CoreRunner:
         try:
             while True:
                 await self._free.wait()
-                if (done := await self._submit(attempt)) is not None:
+                if (done := await self.submit(attempt)) is not None:
                     return done[0]
         finally:
             self._wanting -= 1
@@ -63,14 +63,15 @@ class CoreRunner:
     def post(self, work: Callable[[], None]) -> None:
         """``work`` on the worker thread, without waiting for it; nothing after ``close``."""
         if not self.closed:
-            _ = self._submit(work)
+            _ = self.submit(work)
 
     async def close(self) -> None:
         """Wait until all that was asked for is done; nothing may be asked for afterwards."""
         self.closed = True
         await asyncio.to_thread(self._thread.shutdown)
 
-    def _submit(self, work: Callable[[], T]) -> "asyncio.Future[T]":
+    def submit(self, work: Callable[[], T]) -> "asyncio.Future[T]":
+        """``run``, begun at once."""
         assert not self.closed, "the runner is closed"
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[T] = loop.create_future()

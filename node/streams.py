@@ -8,7 +8,6 @@ import aiohttp
 
 from covey.node.throttle import Throttle
 from covey.protocols import limits, packing
-from covey.protocols.envelope import LENGTH, Opened, open_sealed
 from covey.protocols.errors import Malformed, TooLarge, Unsupported
 from covey.protocols.messages import Standing
 
@@ -111,35 +110,6 @@ async def read_small(content: aiohttp.StreamReader, declared: int | None, limit:
     body = bytearray(declared)
     await fill(content, memoryview(body))
     return bytes(body)
-
-
-async def read_sealed(
-    content: aiohttp.StreamReader, declared: int | None, limit: int
-) -> tuple[Opened, bytearray]:
-    """A signed envelope and the payload that follows it, whose hash is still to be checked.
-
-    ``limit`` bounds the payload in bytes; it is checked against both the Content-Length and the
-    signed header before anything is allocated.  Raises RemoteError.
-    """
-    if declared is None:
-        raise Malformed("the message has no Content-Length")
-    if declared > LENGTH.size + limits.HEADER_BYTES_MAX + limit:
-        raise TooLarge(f"a message of {declared} bytes; the payload may have {limit}")
-    if declared < LENGTH.size:
-        raise Malformed("the message has no envelope")
-    (length,) = LENGTH.unpack(await content.readexactly(LENGTH.size))
-    if length > limits.HEADER_BYTES_MAX:
-        raise TooLarge(f"a header of {length} bytes; the most is {limits.HEADER_BYTES_MAX}")
-    if length > declared - LENGTH.size:
-        raise Malformed("the envelope is longer than the message")
-    opened = open_sealed(await content.readexactly(length))
-    if opened.payload_length > limit:
-        raise TooLarge(f"a payload of {opened.payload_length} bytes; the most is {limit}")
-    if opened.payload_length != declared - LENGTH.size - length:
-        raise Malformed("the payload is not as long as its envelope says")
-    payload = bytearray(opened.payload_length)
-    await fill(content, memoryview(payload))
-    return opened, payload
 
 
 def read_standing(packed: bytes, protocol: int) -> Standing:

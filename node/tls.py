@@ -80,6 +80,11 @@ class PeerSocket(ssl.SSLObject):
         self._lane = policy.lane
         return self
 
+    @property
+    def lane(self) -> Lane:
+        """What the connection is for, once it is open."""
+        return self._lane or Lane.CONTROL
+
     def do_handshake(self) -> None:
         if self._refusal is not None:
             raise self._refusal

@@ -1,5 +1,6 @@
 """Requests to peers over mutual TLS: one kept-alive connection per peer and lane.
 
+Exchanges go without HTTP, over lines (lines.py).
 Lanes never share a connection, so a probe waits behind no bulk.  What keeps a peer from being
 reached is an ``Unreachable`` with a kind and a line for the operator; what a peer says wrongly is a
 RemoteError.
@@ -9,7 +10,7 @@ import asyncio
 import hashlib
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 
@@ -19,12 +20,13 @@ from yarl import URL
 from covey.node import streams
 from covey.node.addresses import parse_address
 from covey.node.ledger import Lane
-from covey.node.streams import Body, Buffer
+from covey.node.letters import Letters
+from covey.node.lines import CONNECT_S, KEEP_S, Lines
+from covey.node.streams import Body
 from covey.node.throttle import Limits, Throttle
 from covey.node.tls import Credentials, Handshake, PeerContext, handshake
 from covey.node.unreachable import Kind, Unreachable, failed, refused
 from covey.protocols import PROTOCOL, limits, packing
-from covey.protocols.envelope import Opened
 from covey.protocols.errors import Forged, Malformed, Unsupported
 from covey.protocols.identity import PeerId
 from covey.protocols.layout import Layout
@@ -32,8 +34,6 @@ from covey.protocols.messages import Standing, StateOffer
 
 __all__ = ["Kind", "Transport", "Unreachable"]
 
-KEEP_S = 50.0  # an unused connection; shorter than the server's listener.IDLE_S
-CONNECT_S = 4.0  # TCP and TLS; the server gives a handshake 5 s
 HELLO_S = 8.0
 SMALL_S = 15.0  # a layout or an offer
 STALL_S = 15.0  # without a byte of a state
@@ -96,7 +96,8 @@ class _Link:
                     trace_request_ctx=request,
                 ) as response:
                     if response.status not in (200, 206):
-                        raise refused(request.address, response.status, await _small_body(response))
+                        body = await _small_body(response)
+                        raise refused(request.address, body, response.status)
                     yield response
             except (aiohttp.ClientError, OSError, asyncio.IncompleteReadError) as error:
                 refusal = request.handshake.refusal
@@ -126,6 +127,7 @@ class Transport:
         self._credentials = credentials
         self._limits = limits or Limits()
         self._links: dict[tuple[PeerId, Lane], _Link] = {}
+        self._lines = Lines(credentials, self._limits)
         self._closed = False
 
     async def hello(self, address: str) -> tuple[PeerId, Standing]:
@@ -151,28 +153,11 @@ class Transport:
         rtt_s = time.monotonic() - request.began
         return _standing(address, answer), rtt_s
 
-    async def exchange(
-        self,
-        peer: PeerId,
-        address: str,
-        sealed: bytes,
-        payload: Buffer,
-        limit: int,
-        timeout_s: float,
-    ) -> tuple[Opened, bytearray]:
-        """Send a message of an exchange; return ``peer``'s answer to it.
-
-        The answer's payload has at most ``limit`` bytes and its hash is still to be checked.
-        """
-        timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=CONNECT_S)
-        request = _Request("POST", address, "/p/exchange", timeout, Body(sealed, payload))
-        async with self._link(peer, Lane.EXCHANGE).ask(request) as response:
-            opened, answer = await streams.read_sealed(
-                response.content, response.content_length, limit
-            )
-        if opened.sender != peer:
-            raise Forged(f"{peer.short} answered with a message of {opened.sender.short}")
-        return opened, answer
+    def call(self, peer: PeerId, address: str) -> AbstractAsyncContextManager[Letters]:
+        """A line for an exchange with ``peer``.  Raises Unreachable, also for what breaks it."""
+        if self._closed:
+            raise Unreachable(Kind.CUT, "this node is stopping")
+        return self._lines.call(peer, address)
 
     async def layout(self, peer: PeerId, address: str) -> Layout:
         """The layout of ``peer``'s model."""
@@ -233,6 +218,7 @@ class Transport:
 
     async def drop(self, peer: PeerId) -> None:
         """Close the connections to ``peer``; the next request opens new ones."""
+        self._lines.drop(peer)
         for lane in Lane:
             link = self._links.pop((peer, lane), None)
             if link is not None:
@@ -240,6 +226,7 @@ class Transport:
 
     async def close(self) -> None:
         self._closed = True
+        self._lines.close()
         for link in self._links.values():
             await link.close()
         self._links.clear()

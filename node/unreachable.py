@@ -67,6 +67,13 @@ def failed(
     return Unreachable(Kind.CUT, f"the connection to {address} broke")
 
 
+def not_dialled(address: str, error: OSError, refusal: ssl.SSLError | None) -> Unreachable:
+    """What an exception of asyncio means that opened no connection."""
+    if refusal is not None or isinstance(error, ssl.SSLError | socket.gaierror | TimeoutError):
+        return failed(address, error, refusal, True)
+    return _of_socket(address, error)
+
+
 def _of_tls(address: str, error: ssl.SSLError) -> Unreachable:
     reason = getattr(error, "reason", None) or ""
     if isinstance(error, WrongIdentity):
@@ -105,15 +112,21 @@ def _of_socket(address: str, error: BaseException) -> Unreachable:
 _OF_STATUS = {404: Kind.NOTHING, 426: Kind.PROTOCOL, 429: Kind.BUSY}
 
 
-def refused(address: str, status: int, body: bytes) -> Unreachable:
-    """What a peer's answer other than 200 means; ``body`` is its map of reason and detail."""
-    detail = f"status {status}"
+def refused(address: str, body: bytes, status: int = 0) -> Unreachable:
+    """What a peer's refusal means; ``body`` is its map of reason and detail, and of the status if
+    HTTP did not tell it."""
+    detail = "it refuses"
     try:
         fields = packing.unpack(body, limits.HEADER_BYTES_MAX)
-        if isinstance(fields, dict) and isinstance(fields.get("detail"), str):
-            detail = fields["detail"]
+        if isinstance(fields, dict):
+            if isinstance(fields.get("detail"), str):
+                detail = fields["detail"]
+            if type(fields.get("status")) is int:
+                status = status or fields["status"]
     except RemoteError:
         pass  # not msgpack: the status must do
+    if status and detail == "it refuses":
+        detail = f"status {status}"
     shown = "".join(c if c.isprintable() else " " for c in detail[:200])
     kind = _OF_STATUS.get(status, Kind.REJECTED)
     return Unreachable(kind, f"{address}: {shown}")

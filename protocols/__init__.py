@@ -6,11 +6,14 @@ whose key comes from the invite's secret (certificates, invite), and speak mutua
     GET  /p/hello      who are you; no identity is assumed yet
     POST /p/probe      Standing for Standing: liveness, membership, introductions
     GET  /p/layout     the layout, to say which tensor differs
-    POST /p/exchange   a signed envelope and its payload, answered by the same
     POST /p/sample     some bytes, and as many back: how fast the way is
     GET  /p/state      StateOffer; GET /p/state/{digest} streams it, with Range
+
+Exchanges have a connection of their own (ALPN covey-exchange/1) without HTTP: chunks, each with its
+length as 4 bytes, big-endian, whose highest bit marks a message's last.  A message is its
+announcement, the payload's chunks, and the signed envelope (envelope.py).
 
 ``PROTOCOL`` is the number both sides must share; it grows when an older node could not understand.
 """
 
-PROTOCOL = 2
+PROTOCOL = 3

@@ -1,12 +1,12 @@
-"""The signed envelope round every exchange message, and the window that refuses replays.
+"""The signed envelope of every exchange message, and the window that refuses replays.
 
-On the wire: 4-byte big-endian length, the packed header, its 64-byte signature, the payload.
-The signature covers the header, which holds the payload's SHA-256, so tensor bytes are hashed once
-and never signed directly.
+It is the packed header and its 64-byte signature, and follows the payload (node/letters.py).
+The signature covers the header, which holds the payload's SHA-256, so tensor bytes are hashed once,
+as they pass, and never signed directly.  What the message says is announced before its payload, so
+that work on it may begin; nothing comes of it before the envelope is checked.
 """
 
 import hashlib
-import struct
 from collections import OrderedDict
 from dataclasses import dataclass
 
@@ -16,7 +16,6 @@ from covey.protocols.identity import Identity, PeerId, verify
 from covey.protocols.messages import ExchangeMessage
 
 VERSION = 1
-LENGTH = struct.Struct(">I")
 _DOMAIN = b"covey/envelope/1\0"
 _KINDS: dict[str, type[ExchangeMessage]] = {
     kind.__name__.lower(): kind
@@ -71,7 +70,7 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """An authenticated envelope.  The payload has yet to arrive and match ``payload_hash``."""
+    """An authenticated envelope.  Its payload is yet to be compared with ``payload_hash``."""
 
     sender: PeerId
     instance: bytes
@@ -83,7 +82,11 @@ class Opened:
 
     def check(self, payload: bytes | bytearray | memoryview) -> None:
         """Raise Forged unless ``payload`` is the one that was signed."""
-        if hashlib.sha256(payload).digest() != self.payload_hash:
+        self.check_digest(hashlib.sha256(payload).digest())
+
+    def check_digest(self, digest: bytes) -> None:
+        """Raise Forged unless ``digest`` is the SHA-256 that was signed."""
+        if digest != self.payload_hash:
             raise Forged("the payload does not match its signed hash")
 
 
@@ -98,7 +101,14 @@ class Sealer:
     def seal(
         self, scope: Scope, message: ExchangeMessage, payload: bytes | bytearray | memoryview = b""
     ) -> bytes:
-        """The length-prefixed signed header for ``message``; the payload follows it on the wire."""
+        """The signed header for ``message`` and its payload."""
+        length = memoryview(payload).nbytes
+        return self.seal_digest(scope, message, length, hashlib.sha256(payload).digest())
+
+    def seal_digest(
+        self, scope: Scope, message: ExchangeMessage, length: int, digest: bytes
+    ) -> bytes:
+        """``seal``, for a payload of ``length`` bytes whose SHA-256 is known."""
         self._sequence += 1
         header = Header(
             version=VERSION,
@@ -108,16 +118,15 @@ class Sealer:
             instance=self._instance,
             sequence=self._sequence,
             kind=type(message).__name__.lower(),
-            payload_length=memoryview(payload).nbytes,
-            payload_hash=hashlib.sha256(payload).digest(),
+            payload_length=length,
+            payload_hash=digest,
         )
         signed = packing.pack([packing.to_map(header), packing.to_map(message)])
-        sealed = signed + self._identity.sign(_DOMAIN + signed)
-        return LENGTH.pack(len(sealed)) + sealed
+        return signed + self._identity.sign(_DOMAIN + signed)
 
 
 def open_sealed(sealed: bytes) -> Opened:
-    """Check size, signature, version and form of a header (without its length prefix).
+    """Check size, signature, version and form of a header.
 
     Raises TooLarge, Malformed, Forged or Unsupported.  The caller compares the sender with the
     connection's, the scope with its own, and passes the sequence to a ReplayWindow.
@@ -136,18 +145,35 @@ def open_sealed(sealed: bytes) -> Opened:
     header = packing.from_map(Header, parts[0])
     sender = PeerId(header.sender)
     verify(sender, _DOMAIN + signed, signature)
-    kind = _KINDS.get(header.kind)
-    if kind is None:
-        raise Unsupported(f"unknown message {header.kind[:32]!r}")
     return Opened(
         sender=sender,
         instance=header.instance,
         sequence=header.sequence,
         scope=Scope(header.swarm, header.layout),
-        message=packing.from_map(kind, parts[1]),
+        message=_message(header.kind, parts[1]),
         payload_length=header.payload_length,
         payload_hash=header.payload_hash,
     )
+
+
+def announce(message: ExchangeMessage) -> bytes:
+    """What goes before the payload."""
+    return packing.pack([type(message).__name__.lower(), packing.to_map(message)])
+
+
+def announced(data: bytes) -> ExchangeMessage:
+    """Read ``announce`` back.  Raises TooLarge, Malformed or Unsupported."""
+    parts = packing.unpack(data, limits.HEADER_BYTES_MAX)
+    if not isinstance(parts, list) or len(parts) != 2 or not isinstance(parts[0], str):
+        raise Malformed("an announcement is [kind, message]")
+    return _message(parts[0], parts[1])
+
+
+def _message(name: str, fields: object) -> ExchangeMessage:
+    kind = _KINDS.get(name)
+    if kind is None:
+        raise Unsupported(f"unknown message {name[:32]!r}")
+    return packing.from_map(kind, fields)
 
 
 class ReplayWindow:

@@ -67,21 +67,31 @@ class Pair:
     def accept(self) -> tuple[Accept, Buffer]:
         propose, payload = self.proposer.propose(Lineage())
         self.keep((propose, payload))
-        accept, payload = self.accepter.accept(propose, payload, NONCE)
-        return accept, self.keep((accept, payload))
+        accept, scales, layer = self.accepter.accept(propose, payload, NONCE)
+        return accept, self.keep((accept, b"".join((scales, *layer))))
+
+    def accepted(self, accept: Accept, payload: Buffer) -> tuple[Commit, Buffer]:
+        self.proposer.answered(accept)
+        self.proposer.take(memoryview(payload))
+        commit, rest = self.proposer.accepted()
+        assert self.proposer.layer is not None
+        return commit, b"".join((*self.proposer.layer, rest))
 
     def commit(self) -> Buffer:
-        commit, payload = self.proposer.accepted(*self.accept())
-        return self.keep((commit, payload))
+        return self.keep(self.accepted(*self.accept()))
+
+    def committed(self, payload: Buffer) -> tuple[More | Settled, Buffer]:
+        self.accepter.take(memoryview(payload))
+        return self.accepter.commit(MOST, self.y)
 
     def settle(self) -> tuple[Settled, Buffer]:
         """Up to the last message, which moves the proposer."""
         payload = self.commit()
-        answer, payload = self.accepter.commit(payload, MOST, self.y)
+        answer, payload = self.committed(payload)
         self.keep((answer, payload))
         if isinstance(answer, More):
             payload = self.keep(self.proposer.more(payload))
-            answer, payload = self.accepter.commit(payload, MOST, self.y)
+            answer, payload = self.committed(payload)
             self.keep((answer, payload))
         assert isinstance(answer, Settled)
         return answer, payload
@@ -196,7 +206,7 @@ def test_a_peers_scales_do_not_become_ours() -> None:
     propose, _ = pair.proposer.propose(Lineage())
     pair.accepter.accept(propose, huge, NONCE)
     size = pair.accepter.coder.layer_size()
-    pair.accepter.commit(bytes(size), MOST, pair.y)
+    pair.committed(bytes(size))
     assert pair.accepter.largest is not None
     assert pair.accepter.largest.max() <= quantiser.RANGE_PER_SCALE * 0.11
 
@@ -220,7 +230,7 @@ def test_what_each_state_expects() -> None:
     payload = pair.commit()
     assert expected(pair.proposer) == {More, Settled}
     assert expected(pair.accepter) == {Commit, Refuse}
-    pair.accepter.commit(payload, MOST, pair.y)
+    pair.committed(payload)
     assert pair.accepter.state is State.CONTINUED
     assert expected(pair.accepter) == {Commit, Refuse}
     done = Pair()
@@ -242,11 +252,11 @@ def test_any_payload_of_another_size_is_malformed(codec: str, change: int) -> No
     pair = Pair(codec)
     accept, payload = pair.accept()
     with pytest.raises(Malformed):
-        pair.proposer.accepted(accept, resized(payload))
+        pair.accepted(accept, resized(payload))
     pair = Pair(codec)
     payload = pair.commit()
     with pytest.raises(Malformed):
-        pair.accepter.commit(resized(payload), MOST, pair.y)
+        pair.committed(resized(payload))
     pair = Pair(codec)
     settled, payload = pair.settle()
     if change > 0:
@@ -278,9 +288,47 @@ def test_settling_early_is_malformed() -> None:
 def test_a_second_more_is_malformed() -> None:
     pair = Pair(fine=1 / 256)
     payload = pair.commit()
-    more, payload = pair.accepter.commit(payload, MOST, pair.y)
+    more, payload = pair.committed(payload)
     assert isinstance(more, More)
     pair.proposer.more(payload)
     for again in (payload, b""):
         with pytest.raises(Malformed):
             pair.proposer.more(again)
+
+
+@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("fine", [1.0, 1 / 16])
+def test_both_layers_may_come_and_go_in_any_pieces(codec: str, fine: float) -> None:
+    """The proposer's codes leave before the accepter's have come; the outcome is the same."""
+    whole, pair = Pair(codec, fine), Pair(codec, fine)
+    whole.run()
+    accept, payload = pair.accept()
+    block, scales = quantiser.layer_bytes(1), 2 * len(pair.proposer._side.scales)
+    if codec == "f32":
+        scales = 0
+    view = memoryview(payload)
+    pair.proposer.answered(accept)
+    for place in range(scales):
+        assert pair.proposer.layer is None
+        pair.proposer.take(view[place : place + 1])
+    assert pair.proposer.layer is not None
+    sent = list(pair.proposer.layer)
+    for place in range(scales, len(view), block):
+        pair.proposer.take(view[place : place + block])
+    sent.append(memoryview(pair.proposer.accepted()[1]))
+    for piece in sent:
+        pair.accepter.take(piece)
+    settled, rest = pair.accepter.commit(MOST, pair.y)
+    assert isinstance(settled, Settled)
+    pair.proposer.settled(settled, rest, MOST, pair.x)
+    assert np.array_equal(pair.x, whole.x)
+    assert np.array_equal(pair.y, whole.y)
+    assert pair.moved[0].any()
+
+
+def test_a_piece_that_ends_inside_a_block_is_malformed() -> None:
+    pair = Pair()
+    accept, payload = pair.accept()
+    pair.proposer.answered(accept)
+    with pytest.raises(Malformed, match="inside a block"):
+        pair.proposer.take(memoryview(payload)[: 8 + 40])

@@ -215,7 +215,7 @@ class Wire:
     def seal(self, flight: "Flight") -> "Flight":
         out = flight.out
         sealed = self.sealers[flight.sender].seal(self.scope, out.message, out.payload)
-        self.recorded.append((self.flock.of[out.peer], sealed[4:], bytes(out.payload)))
+        self.recorded.append((self.flock.of[out.peer], sealed, bytes(out.payload)))
         return replace(flight, out=self.open(*self.recorded[-1]))
 
     def open(self, receiver: Core, sealed: bytes, payload: bytes) -> Outgoing:

@@ -24,17 +24,18 @@ from covey.node.handout import Handout
 from covey.node.host import Host, Parts
 from covey.node.learner_link import LearnerLink
 from covey.node.learning import Learning
+from covey.node.letters import Letters
 from covey.node.metrics import Metrics
-from covey.node.streams import Buffer
 from covey.node.throttle import Limits
 from covey.node.unreachable import Kind, Unreachable
 from covey.protocols import link
-from covey.protocols.envelope import Opened, Sealer, open_sealed
+from covey.protocols.envelope import Sealer
 from covey.protocols.errors import RemoteError
 from covey.protocols.identity import Identity, PeerId
 from covey.protocols.layout import Kind as TensorKind
 from covey.protocols.layout import Layout, Tensor
 from covey.protocols.messages import Lineage, Phase, StateOffer
+from tests.node.pipes import called, deafen
 
 PATIENCE_S = 30.0
 SWARM = b"w" * 32
@@ -120,22 +121,21 @@ class View:
     def rejected(self, peer: PeerId | None, error: RemoteError) -> None:
         self.rejections.append(error)
 
-    async def exchange(
-        self, peer: PeerId, sealed: bytes, payload: Buffer, limit: int, timeout_s: float
-    ) -> tuple[Opened, bytearray]:
+    @contextlib.asynccontextmanager
+    async def call(self, peer: PeerId) -> AsyncIterator[Letters]:
         other = self._reach(peer)
-        opened = open_sealed(sealed[4:])
-        fate = await self.wire.fate(type(opened.message).__name__)
-        if fate == "lost":
-            raise Unreachable(Kind.CUT, "the request was lost")
-        try:
-            answer, codes = await other.host.answer(opened, bytearray(payload))
-        except RemoteError as error:  # as a peer's server and our client would turn it
-            other.view.rejected(self.node.me, error)
-            raise Unreachable(Kind.REJECTED, str(error)) from error
-        if fate != "ok":
-            raise Unreachable(Kind.CUT, "the answer was lost")
-        return open_sealed(answer[4:]), bytearray(codes)
+
+        async def serve(letters: Letters) -> None:
+            fate = "ok"
+            while fate == "ok":
+                message = await letters.announcement()
+                if (fate := await self.wire.fate(type(message).__name__)) != "ok":
+                    deafen(letters)
+                if fate != "lost":
+                    await other.host.answer(self.node.me, letters, message)
+
+        async with called(serve, lambda error: other.view.rejected(self.node.me, error)) as letters:
+            yield letters
 
     async def state_offer(self, peer: PeerId) -> StateOffer:
         offer = await self._reach(peer).host.state()

@@ -9,6 +9,7 @@ from pathlib import Path
 from random import Random
 
 from covey.node.ledger import Lane, Ledger
+from covey.node.letters import Letters
 from covey.node.peer_server import PeerServer
 from covey.node.streams import Buffer
 from covey.node.throttle import Limits
@@ -20,6 +21,7 @@ from covey.protocols.errors import RemoteError
 from covey.protocols.identity import Identity, PeerId
 from covey.protocols.layout import Layout, Tensor
 from covey.protocols.messages import Busy, ExchangeMessage, Lineage, Standing, StateOffer
+from tests.node.pipes import listen, rest, say
 
 PATIENCE_S = 20.0
 SECRET, OTHER_SECRET = b"s" * 32, b"o" * 32
@@ -57,6 +59,7 @@ class Recorder:
     protocol: int = PROTOCOL
     probes: list[tuple[PeerId, Standing, str]] = field(default_factory=list)
     exchanges: list[tuple[Opened, bytearray]] = field(default_factory=list)
+    gone: list[PeerId] = field(default_factory=list)
     rejections: list[tuple[PeerId | None, RemoteError]] = field(default_factory=list)
 
     def standing(self) -> Standing:
@@ -66,13 +69,16 @@ class Recorder:
         self.probes.append((peer, standing, host))
         return self.standing()
 
-    async def exchanged(self, opened: Opened, payload: bytearray) -> tuple[bytes, Buffer]:
-        self.exchanges.append((opened, payload))
+    async def exchanged(self, peer: PeerId, letters: Letters, message: ExchangeMessage) -> None:
+        self.exchanges.append(await rest(letters))
         if self.gate is not None:
             await self.gate.wait()
         if self.fault is not None:
             raise self.fault
-        return self.sealer.seal(SCOPE, MESSAGE, self.answer), self.answer
+        letters.post(say(letters, self.sealer.seal(SCOPE, MESSAGE, self.answer), self.answer))
+
+    def hung_up(self, peer: PeerId) -> None:
+        self.gone.append(peer)
 
     def payload_limit(self) -> int:
         return self.limit
@@ -123,6 +129,14 @@ class Member:
     def sealed(self, payload: bytes = b"", message: ExchangeMessage = MESSAGE) -> bytes:
         return self.sealer.seal(SCOPE, message, payload)
 
+    async def exchange(
+        self, peer: PeerId, address: str, sealed: bytes, payload: Buffer, timeout_s: float = 20.0
+    ) -> tuple[Opened, bytearray]:
+        """Send a message of an exchange to ``peer`` and return what it answers."""
+        async with self.transport.call(peer, address) as letters, asyncio.timeout(timeout_s):
+            await say(letters, sealed, payload)
+            return await listen(letters)
+
     async def connect(
         self, to: "Member", lane: Lane = Lane.CONTROL
     ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -130,9 +144,9 @@ class Member:
         context = self.credentials.client_context(lane, to.peer)
         return await asyncio.open_connection("127.0.0.1", to.port, ssl=context)
 
-    async def say(self, to: "Member", request: bytes) -> bytes:
+    async def say(self, to: "Member", request: bytes, lane: Lane = Lane.CONTROL) -> bytes:
         """Send bare bytes and return what comes until the other end closes."""
-        reader, writer = await self.connect(to)
+        reader, writer = await self.connect(to, lane)
         try:
             writer.write(request)
             async with asyncio.timeout(PATIENCE_S):

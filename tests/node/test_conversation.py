@@ -2,108 +2,36 @@
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable
-from random import Random
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from covey.gossip.config import Config
-from covey.gossip.core import Outcome
-from covey.gossip.pair import Pair
-from covey.node.conversation import Conversation
-from covey.node.runner import CoreRunner
+from covey.node import conversation
+from covey.node.letters import Letters
 from covey.node.streams import Buffer
-from covey.node.unreachable import Kind, Unreachable
-from covey.protocols.envelope import Opened, Scope, Sealer, open_sealed
-from covey.protocols.errors import Forged, Malformed, RemoteError, Stale, Unsupported
-from covey.protocols.identity import Identity, PeerId
+from covey.protocols.envelope import Scope
+from covey.protocols.errors import Forged, Malformed, Stale, TooLarge, Unsupported
+from covey.protocols.identity import PeerId
 from covey.protocols.messages import (
     Busy,
     Commit,
     ExchangeMessage,
-    Lineage,
     Propose,
     Refuse,
     Settled,
 )
-from tests.node.hosts import LAYOUT, OTHER_LAYOUT, PLAIN, noise, until
+from tests.node.hosts import LAYOUT, OTHER_LAYOUT, noise, until
 from tests.node.members import SECRET, Member, members
-
-SCOPE = Scope(b"w" * 32, LAYOUT.digest)
-LINEAGE = Lineage(b"f" * 32, 0)
-EXCHANGE = b"e" * 16
-
-
-class Rig:
-    """One node's conversation; its courier is the test's."""
-
-    def __init__(self, number: int = 1, config: Config = PLAIN, seed: int = 1) -> None:
-        self.identity = Identity(bytes([number]) * 32)
-        self.me = self.identity.peer
-        self.sealer = Sealer(self.identity, bytes([number]) * 16)
-        self.core = Pair(self.me, config, LAYOUT, Random(number))
-        self.core.begin(noise(seed=seed), LINEAGE)
-        self.core.accepting = True
-        self.outcomes: list[Outcome] = []
-        self.bugs: list[BaseException] = []
-        self.rejections: list[RemoteError] = []
-        self.runner = CoreRunner(self.core, self.outcomes.extend, self.bugs.append)
-        self.talk = Conversation(self.runner, self.sealer, SCOPE, self)
-        self.sent: list[tuple[Opened, float]] = []  # and the timeout
-        self.reply: Callable[[Opened, Buffer], Awaitable[tuple[bytes, Buffer]]] = self.nobody
-
-    async def nobody(self, opened: Opened, payload: Buffer) -> tuple[bytes, Buffer]:
-        raise Unreachable(Kind.REFUSED, "nothing listens there")
-
-    async def exchange(
-        self, peer: PeerId, sealed: bytes, payload: Buffer, limit: int, timeout_s: float
-    ) -> tuple[Opened, bytearray]:
-        opened = open_sealed(sealed[4:])
-        self.sent.append((opened, timeout_s))
-        answer, codes = await self.reply(opened, payload)
-        assert len(codes) <= limit
-        return open_sealed(answer[4:]), bytearray(codes)
-
-    def rejected(self, peer: PeerId | None, error: RemoteError) -> None:
-        self.rejections.append(error)
-
-    def meet(self, other: "Rig") -> None:
-        async def reply(opened: Opened, payload: Buffer) -> tuple[bytes, Buffer]:
-            return await other.talk.answer(opened, bytearray(payload))
-
-        self.reply = reply
-
-    def says(self, message: ExchangeMessage, scope: Scope = SCOPE) -> Opened:
-        return open_sealed(self.sealer.seal(scope, message)[4:])
-
-    async def propose(self, *peers: PeerId) -> float | None:
-        await self.runner.run(lambda: self.core.open_period(1))
-        return await self.talk.propose(peers)
-
-    async def idle(self) -> None:
-        await self.runner.run(lambda: None)
-        assert not self.core.busy
-        assert not self.bugs
+from tests.node.pipes import listen
+from tests.node.rigs import EXCHANGE, LINEAGE, SCOPE, Rig, play
 
 
 def assert_(holds: bool) -> None:
     assert holds
-
-
-def play(scenario: Callable[[Rig, Rig], Awaitable[None]], config: Config = PLAIN) -> None:
-    async def go() -> None:
-        rigs = Rig(1, config, 1), Rig(2, config, 2)
-        rigs[0].meet(rigs[1])
-        rigs[1].meet(rigs[0])
-        try:
-            await scenario(*rigs)
-        finally:
-            for rig in rigs:
-                await rig.runner.close()
-        assert not rigs[0].bugs + rigs[1].bugs
-
-    asyncio.run(go())
 
 
 def test_an_exchange_brings_both_to_the_mean() -> None:
@@ -133,15 +61,14 @@ def test_over_real_sockets(codec: str) -> None:
             rigs[0].core.progress(noise() + 0.01 * noise(seed=3), True)
 
             def connect(rig: Rig, member: Member, other: Member) -> None:
-                async def courier(
-                    peer: PeerId, sealed: bytes, payload: Buffer, limit: int, timeout_s: float
-                ) -> tuple[Opened, bytearray]:
-                    return await member.transport.exchange(
-                        peer, other.address, sealed, payload, limit, timeout_s
-                    )
+                def call(peer: PeerId) -> AbstractAsyncContextManager[Letters]:
+                    return member.transport.call(peer, other.address)
 
-                rig.exchange = courier  # type: ignore[method-assign]
-                member.handler.exchanged = rig.talk.answer  # type: ignore[method-assign]
+                async def answer(peer: PeerId, letters: Letters, message: ExchangeMessage) -> None:
+                    await rig.talk.answer(letters, peer, message)
+
+                rig.call = call  # type: ignore[assignment, method-assign]
+                member.handler.exchanged = answer  # type: ignore[method-assign]
                 member.handler.limit = rig.talk.limit
 
             connect(rigs[0], pair[0], pair[1])
@@ -161,7 +88,7 @@ def test_over_real_sockets(codec: str) -> None:
 
 def test_who_cannot_be_reached_is_left_in_peace() -> None:
     async def scenario(one: Rig, two: Rig) -> None:
-        one.reply = one.nobody
+        one.serve = None
         assert await one.propose(two.me) is not None
         await one.idle()
         assert [outcome.reason for outcome in one.outcomes] == ["refused"]
@@ -181,10 +108,7 @@ def test_who_cannot_be_reached_is_left_in_peace() -> None:
 )
 def test_an_answer_out_of_scope(spoil: Callable[[Rig], Scope], reason: str) -> None:
     async def scenario(one: Rig, two: Rig) -> None:
-        async def reply(opened: Opened, payload: Buffer) -> tuple[bytes, Buffer]:
-            return two.sealer.seal(spoil(two), Busy(opened.message.exchange)), b""
-
-        one.reply = reply
+        one.replies(lambda message: two.says(Busy(message.exchange), spoil(two)))
         await one.propose(two.me)
         await one.idle()
         assert [outcome.reason for outcome in one.outcomes] == [reason]
@@ -195,10 +119,7 @@ def test_an_answer_out_of_scope(spoil: Callable[[Rig], Scope], reason: str) -> N
 
 def test_an_answer_that_makes_no_sense() -> None:
     async def scenario(one: Rig, two: Rig) -> None:
-        async def reply(opened: Opened, payload: Buffer) -> tuple[bytes, Buffer]:
-            return two.sealer.seal(SCOPE, Settled(opened.message.exchange, 1.0)), b""
-
-        one.reply = reply
+        one.replies(lambda message: two.says(Settled(message.exchange, 1.0)))
         before = one.core.replica.x.copy()
         await one.propose(two.me)
         await one.idle()
@@ -210,11 +131,21 @@ def test_an_answer_that_makes_no_sense() -> None:
 
 def test_an_answer_whose_payload_is_another() -> None:
     async def scenario(one: Rig, two: Rig) -> None:
-        async def reply(opened: Opened, payload: Buffer) -> tuple[bytes, Buffer]:
-            sealed, codes = await two.talk.answer(opened, bytearray(payload))
-            return sealed, bytes(len(codes))
+        async def serve(letters: Letters) -> None:
+            channel, write = letters.channel, letters.channel.write
+            announced = 0
 
-        one.reply = reply
+            async def spoilt(chunk: Buffer, last: bool = False) -> None:
+                nonlocal announced
+                announced += 1
+                spoil = announced > 1 and not last
+                await write(bytes(len(chunk)) if spoil else chunk, last)
+
+            channel.write = spoilt  # type: ignore[method-assign]
+            while True:
+                await two.talk.answer(letters, one.me, await letters.announcement())
+
+        one.serve = serve
         before = one.core.replica.x.copy()
         await one.propose(two.me)
         await one.idle()
@@ -228,11 +159,11 @@ def test_an_answer_that_comes_twice() -> None:
     async def scenario(one: Rig, two: Rig) -> None:
         kept: list[bytes] = []
 
-        async def reply(opened: Opened, payload: Buffer) -> tuple[bytes, Buffer]:
-            kept.append(two.sealer.seal(SCOPE, Busy(opened.message.exchange)))
-            return kept[0], b""
+        def reply(message: ExchangeMessage) -> bytes:
+            kept.append(two.says(Busy(message.exchange)))
+            return kept[0]
 
-        one.reply = reply
+        one.replies(reply)
         await one.propose(two.me)
         await one.propose(two.me)
         await one.idle()
@@ -249,15 +180,21 @@ def test_what_is_refused_to_peers() -> None:
             (Scope(SCOPE.swarm, OTHER_LAYOUT.digest), Unsupported),
         ):
             with pytest.raises(error):
-                await one.talk.answer(two.says(propose, scope), bytearray())
+                await one.asked(two, two.says(propose, scope))
         with pytest.raises(Forged, match="payload"):
-            await one.talk.answer(two.says(propose), bytearray(b"not that one"))
+            await one.asked(two, two.sealer.seal(SCOPE, propose, b"this"), b"that")
+        with pytest.raises(Malformed, match="as long"):
+            await one.asked(two, two.says(propose), b"that")
+        with pytest.raises(TooLarge):
+            await one.asked(two, two.says(propose), bytes(one.talk.limit + 1))
+        with pytest.raises(Forged, match="brought a message of"):
+            await one.asked(one, two.says(propose))
         with pytest.raises(Stale):
-            await one.talk.answer(two.says(Commit(EXCHANGE)), bytearray())
+            await one.asked(two, two.says(Commit(EXCHANGE)))
         first = two.says(Busy(EXCHANGE))
-        await one.talk.answer(first, bytearray())
+        await one.asked(two, first)
         with pytest.raises(Stale):
-            await one.talk.answer(first, bytearray())
+            await one.asked(two, first)
         await one.idle()
 
     play(scenario)
@@ -265,8 +202,7 @@ def test_what_is_refused_to_peers() -> None:
 
 def test_a_message_that_asks_for_no_answer() -> None:
     async def scenario(one: Rig, two: Rig) -> None:
-        answer, _ = await one.talk.answer(two.says(Busy(EXCHANGE)), bytearray())
-        message = open_sealed(answer[4:]).message
+        message = await one.asked(two, two.says(Busy(EXCHANGE)))
         assert isinstance(message, Refuse)
         assert message.reason == "unexpected"
 
@@ -296,7 +232,7 @@ def test_a_model_that_was_put_away_answers_nobody() -> None:
     async def scenario(one: Rig, two: Rig) -> None:
         await one.runner.close()
         with pytest.raises(Stale, match="no longer"):
-            await one.talk.answer(two.says(Busy(EXCHANGE)), bytearray())
+            await one.asked(two, two.says(Busy(EXCHANGE)))
 
     play(scenario)
 
@@ -322,10 +258,10 @@ def test_cancelled_at_any_turn_it_frees_the_model(turns: int) -> None:
 
 def test_a_bug_of_the_couriers_is_not_taken_for_a_bad_network() -> None:
     async def scenario(one: Rig, two: Rig) -> None:
-        async def reply(opened: Opened, payload: Buffer) -> tuple[bytes, Buffer]:
+        def reply(message: ExchangeMessage) -> bytes:
             raise ZeroDivisionError("a bug")
 
-        one.reply = reply
+        one.replies(reply)
         with pytest.raises(ZeroDivisionError):
             await one.propose(two.me)
 
@@ -334,65 +270,70 @@ def test_a_bug_of_the_couriers_is_not_taken_for_a_bad_network() -> None:
 
 def test_timeouts_follow_what_requests_took(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
-    monkeypatch.setattr("covey.node.conversation.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr(conversation, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(conversation, "_LEAST_TIMEOUT_S", 0.01)
 
     async def scenario(one: Rig, two: Rig) -> None:
-        took_s = 0.0
-        kind: Kind | None = None
+        took_s, silent = 0.0, False
+        answered = one.serve
+        assert answered is not None
 
-        async def reply(opened: Opened, payload: Buffer) -> tuple[bytes, Buffer]:
-            clock[0] += took_s
-            if kind is not None:
-                raise Unreachable(kind, "no answer")
-            return await two.talk.answer(opened, bytearray(payload))
+        async def serve(letters: Letters) -> None:
+            read = letters.channel.read
 
-        one.reply = reply
-        one.sent.clear()
+            async def late() -> tuple[memoryview, bool]:
+                clock[0] += took_s
+                return await read()
+
+            letters.channel.read = late  # type: ignore[method-assign]
+            await (asyncio.Event().wait() if silent else answered(letters))
+
+        one.serve = serve
+        assert one.talk._timeout_s(0) > 10  # nothing is known yet
         await one.propose(two.me)
-        assert one.sent[0][1] > 10  # nothing is known yet
-        took_s = 1.0
+        assert one.talk._timeout_s(0) == 0.01  # the least
+        silent = True
+        for longer in (0.02, 0.04):
+            await one.propose(two.me)
+            assert one.talk._timeout_s(0) == longer
+        one.serve = None  # a connection refused: that tells nothing of the time
         await one.propose(two.me)
-        assert one.sent[-1][1] == 8.0
-        assert one.talk.typical_s == 1.0
-        took_s, kind = 8.0, Kind.TIMEOUT
-        await one.propose(two.me)
-        took_s = 16.0
-        await one.propose(two.me)
-        assert one.sent[-1][1] == 16.0
-        assert one.talk.typical_s == 1.0
-        took_s = 0.0  # a connection refused, say: that tells nothing of the time
-        await one.propose(two.me)
-        assert one.sent[-1][1] == 32.0
-        await one.propose(two.me)
-        assert one.sent[-1][1] == 32.0
-        kind = None
+        assert one.talk._timeout_s(0) == 0.04
+        one.serve, silent = serve, False
         for _ in range(20):
             await one.propose(two.me)
-        assert one.sent[-1][1] == 5.0  # the least
+        assert one.talk._timeout_s(0) == 0.01
+        took_s = 1.0
+        await one.propose(two.me)
+        assert one.talk.typical_s >= 1.0
+        assert one.talk._timeout_s(0) == 8 * one.talk.typical_s
+        assert [outcome.reason for outcome in one.outcomes if outcome.reason] == [
+            "timeout",
+            "timeout",
+            "refused",
+        ]
 
     play(scenario)
 
 
 def test_a_busy_answer_tells_nothing_of_the_time() -> None:
     async def scenario(one: Rig, two: Rig) -> None:
-        async def reply(opened: Opened, payload: Buffer) -> tuple[bytes, Buffer]:
-            return two.sealer.seal(SCOPE, Busy(opened.message.exchange)), b""
-
-        one.reply = reply
+        one.replies(lambda message: two.says(Busy(message.exchange)))
         await one.propose(two.me)
         assert one.talk.typical_s == 0.0
         await one.propose(two.me)
-        assert one.sent[-1][1] > 10
+        assert one.talk._timeout_s(0) > 10
 
     play(scenario)
 
 
 def test_malformed_from_our_own_reading() -> None:
     async def scenario(one: Rig, two: Rig) -> None:
-        async def reply(opened: Opened, payload: Buffer) -> tuple[bytes, Buffer]:
-            raise Malformed("not msgpack")
+        async def serve(letters: Letters) -> None:
+            await listen(letters)
+            await letters.channel.write(b"\xc1 what?")
 
-        one.reply = reply
+        one.serve = serve
         await one.propose(two.me)
         await one.idle()
         assert [error.reason for error in one.rejections] == ["malformed"]

@@ -13,11 +13,11 @@ from blockbuster import blockbuster_ctx
 from covey.node.faults import OperatorError
 from covey.node.host import learning_config
 from covey.node.settings import Settings
-from covey.protocols.envelope import Sealer, open_sealed
+from covey.protocols.envelope import Sealer
 from covey.protocols.errors import Stale
 from covey.protocols.messages import Lineage
 from tests.node.hosts import OTHER_LAYOUT, Node, nodes, noise, until
-from tests.node.strangers import STRANGER, proposal
+from tests.node.strangers import STRANGER, ask, proposal
 
 
 @contextmanager
@@ -46,9 +46,9 @@ def test_before_any_learner_there_is_nothing_to_have(tmp_path: Path) -> None:
             assert node.host.lineage == Lineage()
             assert node.host.payload_limit == 0
             assert await node.host.state() is None
-            sealed, payload = proposal(node, Sealer(STRANGER, b"s" * 16))
+            sealed = proposal(node, Sealer(STRANGER, b"s" * 16))
             with pytest.raises(Stale):
-                await node.host.answer(open_sealed(sealed[4:]), bytearray(payload))
+                await ask(node, sealed)
             node.host.peer_silent(STRANGER.peer)
             await node.host.save()
         assert not kept(tmp_path)
@@ -158,9 +158,9 @@ def test_another_model_takes_the_place_and_both_are_kept(tmp_path: Path) -> None
             second = await node.trainee(noise(OTHER_LAYOUT.size), OTHER_LAYOUT, pid=2)
             assert node.host.layout == OTHER_LAYOUT
             assert node.handout.file(offer.digest) is None
-            sealed, payload = proposal(node, Sealer(STRANGER, b"s" * 16))
+            sealed = proposal(node, Sealer(STRANGER, b"s" * 16))
             with pytest.raises(Exception, match="another model"):
-                await node.host.answer(open_sealed(sealed[4:]), bytearray(payload))
+                await ask(node, sealed)
             await second.leave()
             third = await node.trainee(noise(seed=3), pid=3)
             assert np.array_equal(third.vector, noise() + 1)

@@ -224,14 +224,6 @@ def test_a_bug_in_accepting_is_reported(monkeypatch: pytest.MonkeyPatch) -> None
     assert str(bugs[0]) == "a bug"
 
 
-def test_a_lost_connection_may_be_dropped_again() -> None:
-    class Lost(asyncio.Transport):
-        def abort(self) -> None:  # as Python 3.11.2 does it
-            raise AttributeError("'NoneType' object has no attribute '_abort'")
-
-    listener.abort(Lost())
-
-
 @pytest.mark.parametrize("turns", range(8))
 def test_stopping_while_somebody_connects_leaves_no_socket_open(turns: int) -> None:
     """An unclosed socket is a warning, and a warning an error."""

@@ -291,7 +291,7 @@ def test_a_peer_without_an_address(tmp_path: Path) -> None:
     async def go() -> None:
         async with residents(Setting(tmp_path, SLOW), 1) as (one,):
             with pytest.raises(Unreachable) as caught:
-                await one.neighbours.exchange(made_up(2), b"", b"", 0, 1.0)
+                one.neighbours.call(made_up(2))
             assert caught.value.kind is Kind.NO_ROUTE
             with pytest.raises(Unreachable):
                 await one.neighbours.state_offer(made_up(2))

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from covey.gossip.core import Outgoing
 from covey.gossip.membership import Life
 from covey.node.addresses import Source
 from covey.node.faults import OperatorError
 from covey.node.overview import Facts, Overview, greeting
 from covey.node.report import as_json
 from covey.protocols.envelope import Scope, Sealer
+from covey.protocols.messages import ExchangeMessage
 from tests.node.hosts import LAYOUT, OTHER_LAYOUT, noise, until
 from tests.node.residents import SLOW, Resident, Setting, residents
 
@@ -166,10 +166,10 @@ def test_a_fault_is_counted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             assert held is not None
             sealer, scope = Sealer(two.identity, b"x" * 16), Scope(b"x" * 32, LAYOUT.digest)
 
-            def seal(out: Outgoing) -> bytes:
-                return sealer.seal(scope, out.message, out.payload)
+            def seal(_: Scope, message: ExchangeMessage, length: int, digest: bytes) -> bytes:
+                return sealer.seal_digest(scope, message, length, digest)
 
-            monkeypatch.setattr(held.conversation, "_seal", seal)
+            monkeypatch.setattr(held.conversation._sealer, "seal_digest", seal)
             learners[0].step(1.0)
             learners[0].hand_over()
             await until(lambda: overview(one).status().exchange.failed)

@@ -1,6 +1,7 @@
 """What hostile and clumsy members may send to the peer port, and what becomes of it."""
 
 import asyncio
+import functools
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from covey.node.transport import Kind, Unreachable
 from covey.protocols import limits, packing
 from covey.protocols.errors import Stale
 from tests.node.members import SECRET, Member, members, noise, until
+from tests.node.pipes import chunk, framed, refusal
 
 
 def post(path: str, body: bytes, *headers: str, length: int | None = None) -> bytes:
@@ -37,17 +39,12 @@ def say(request: bytes, **settings: object) -> tuple[Member, bytes]:
     return asyncio.run(go())
 
 
-def test_an_oversized_body_is_refused_before_it_is_read() -> None:
-    server, answer = say(post("/p/exchange", b"", length=10**12), limit=1000)
-    assert answered(answer) == (413, "a message of 1000000000000 bytes; the payload may have 1000")
-    assert server.handler.reasons == ["too_large"]
-    assert server.ledger.received[Lane.CONTROL] < 4000
-
-
 def test_an_oversized_probe_is_refused_before_it_is_read() -> None:
     server, answer = say(post("/p/probe", b"", length=limits.CONTROL_BYTES_MAX + 1))
     assert answered(answer)[0] == 413
     assert server.handler.probes == []
+    assert server.handler.reasons == ["too_large"]
+    assert server.ledger.received[Lane.CONTROL] < 4000
 
 
 def test_compressed_bodies_are_refused() -> None:
@@ -59,7 +56,7 @@ def test_compressed_bodies_are_refused() -> None:
 
 def test_a_body_of_unknown_length_is_refused() -> None:
     chunked = (
-        b"POST /p/exchange HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"
+        b"POST /p/probe HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"
     )
     server, answer = say(chunked)
     assert answered(answer) == (400, "the message has no Content-Length")
@@ -87,22 +84,29 @@ def test_noise_instead_of_http_is_refused() -> None:
     assert b" 200 " not in answer.split(b"\r\n")[0]
 
 
-def test_a_body_that_stops_is_given_up_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_message_that_stops_is_given_up_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streams, "PATIENCE_S", 0.1)
     monkeypatch.setattr(streams, "RATE_MIN", 1 << 30)
-    server, answer = say(post("/p/exchange", b"\0\0", length=500))
-    assert answered(answer) == (400, "the message takes too long to arrive")
-    assert server.handler.reasons == ["malformed"]
+
+    async def go() -> None:
+        async with members(SECRET, SECRET) as (one, two):
+            whole = framed(one.sealed(bytes(500)), bytes(500))
+            answer = await one.say(two, whole[:-10], Lane.EXCHANGE)
+            assert refusal(answer) == (400, "the message takes too long to arrive")
+            assert two.handler.reasons == ["malformed"]
+
+    asyncio.run(go())
 
 
-def test_a_body_that_trickles_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_message_that_trickles_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streams, "PATIENCE_S", 0.2)
     monkeypatch.setattr(streams, "RATE_MIN", 1 << 30)
 
     async def go() -> tuple[list[str], int]:
         async with members(SECRET, SECRET) as (one, two):
-            reader, writer = await one.connect(two)
-            writer.write(post("/p/exchange", b"", length=5000))
+            reader, writer = await one.connect(two, Lane.EXCHANGE)
+            whole = framed(one.sealed(bytes(5000)), bytes(5000))
+            writer.write(whole[:-5000])
             sent = 0
             while not two.handler.rejections and sent < 5000:
                 writer.write(b"x")
@@ -113,44 +117,49 @@ def test_a_body_that_trickles_is_given_up(monkeypatch: pytest.MonkeyPatch) -> No
             return two.handler.reasons, sent
 
     reasons, sent = asyncio.run(go())
-    assert reasons[0] in ("malformed", "too_large")
+    assert reasons[0] == "malformed"
     assert sent < 5000
 
 
-def test_a_cut_body_is_counted_and_its_slot_is_free_again() -> None:
+def test_a_cut_message_is_counted_and_its_slot_is_free_again() -> None:
     async def go() -> None:
         async with members(SECRET, SECRET) as (one, two):
             payload = noise(1000)
-            whole = one.sealed(payload) + payload
             for _ in range(2 * peer_server.TRANSFERS_PER_PEER_MAX):
-                _, writer = await one.connect(two)
-                writer.write(post("/p/exchange", whole[:-10], length=len(whole)))
+                _, writer = await one.connect(two, Lane.EXCHANGE)
+                writer.write(framed(one.sealed(payload), payload)[:-10])
                 await writer.drain()
                 await until(lambda: two.server._exchanges._of.total() == 1)
                 writer.transport.abort()
                 await until(lambda: two.server._exchanges._of.total() == 0)
             assert two.handler.reasons == ["malformed"] * 2 * peer_server.TRANSFERS_PER_PEER_MAX
             assert str(two.handler.rejections[0][1]) == "the message was cut off"
-            answer = await one.transport.exchange(
-                two.peer, two.address, one.sealed(payload), payload, 1000, 10.0
-            )
+            answer = await one.exchange(two.peer, two.address, one.sealed(payload), payload)
             assert answer[0].sender == two.peer
             assert [received for _, received in two.handler.exchanges] == [payload]
 
     asyncio.run(go())
 
 
-def test_who_has_hung_up_after_a_message_is_known() -> None:
+def _heard(member: Member, count: int) -> bool:
+    return len(member.handler.exchanges) == count
+
+
+def test_who_hangs_up_after_a_message_is_told() -> None:
     async def go() -> None:
         async with members(SECRET, SECRET) as (one, two):
-            assert not two.server.hung_up(one.peer), "it has said nothing yet"
-            _, writer = await one.connect(two)
-            writer.write(post("/p/exchange", one.sealed()))
-            await until(lambda: two.handler.exchanges)
-            assert not two.server.hung_up(one.peer)
-            writer.transport.abort()
-            await until(lambda: two.server.hung_up(one.peer))
-            assert not two.server.hung_up(one.peer), "said once"
+            lines = [await one.connect(two, Lane.EXCHANGE) for _ in range(2)]
+            for number, (_, writer) in enumerate(lines, 1):
+                writer.write(framed(one.sealed()))
+                await until(functools.partial(_heard, two, number))
+            lines[0][1].transport.abort()  # its last message came on the other
+            visits = two.server._listener._visits.values()
+            await until(lambda: any(visit.transport.is_closing() for visit in visits))
+            assert two.handler.gone == []
+            lines[1][1].transport.abort()
+            await until(lambda: two.handler.gone)
+            assert two.handler.gone == [one.peer]
+            assert two.handler.rejections == []
 
     asyncio.run(go())
 
@@ -161,8 +170,8 @@ def test_a_peer_that_hangs_up_before_the_answer_is_not_at_fault(
     async def go() -> None:
         async with members(SECRET, SECRET) as (one, two):
             two.handler.gate = asyncio.Event()
-            _, writer = await one.connect(two)
-            writer.write(post("/p/exchange", one.sealed()))
+            _, writer = await one.connect(two, Lane.EXCHANGE)
+            writer.write(framed(one.sealed()))
             await until(lambda: two.handler.exchanges)
             writer.transport.abort()
             visits = two.server._listener._visits.values()
@@ -206,17 +215,15 @@ def test_few_exchanges_at_once() -> None:
 
             async def exchange() -> str:
                 try:
-                    await one.transport.exchange(
-                        two.peer, two.address, one.sealed(), b"", 1000, 10.0
-                    )
+                    await one.exchange(two.peer, two.address, one.sealed(), b"", 10.0)
                 except Unreachable as error:
                     return error.kind
                 return "done"
 
             held = [asyncio.ensure_future(exchange()) for _ in range(2)]
             await until(lambda: len(two.handler.exchanges) == 2)
-            bare = await one.say(two, post("/p/exchange", one.sealed()))
-            assert answered(bare) == (429, "too many exchanges at once")
+            bare = await one.say(two, framed(one.sealed()), Lane.EXCHANGE)
+            assert refusal(bare) == (429, "too many exchanges at once")
             two.handler.gate.set()
             assert await asyncio.gather(*held) == ["done", "done"]
             assert await exchange() == "done"
@@ -230,7 +237,7 @@ def test_what_the_handler_finds_wrong_is_counted_and_answered() -> None:
         async with members(SECRET, SECRET) as (one, two):
             two.handler.fault = Stale("message 3 was seen before")
             with pytest.raises(Unreachable) as caught:
-                await one.transport.exchange(two.peer, two.address, one.sealed(), b"", 1000, 10.0)
+                await one.exchange(two.peer, two.address, one.sealed(), b"", 10.0)
             assert two.handler.rejections == [(one.peer, two.handler.fault)]
             return caught.value
 
@@ -239,13 +246,32 @@ def test_what_the_handler_finds_wrong_is_counted_and_answered() -> None:
     assert "message 3 was seen before" in str(error)
 
 
-def test_a_message_of_another_member_is_forged() -> None:
+@pytest.mark.parametrize(
+    ("sent", "reason"),
+    [
+        (chunk(b"\xc1"), "malformed"),
+        (chunk(bytes(limits.HEADER_BYTES_MAX + 1)), "too_large"),
+        (b"\x7f\xff\xff\xff", "too_large"),
+        (chunk(packing.pack({"status": 400}), last=True), "malformed"),
+        (chunk(packing.pack(["gossip", {}])), "unsupported"),
+        (b"POST /p/exchange HTTP/1.1\r\n\r\n", "too_large"),
+    ],
+)
+def test_noise_on_a_line_is_refused(sent: bytes, reason: str) -> None:
     async def go() -> None:
-        async with members(SECRET, SECRET, SECRET) as (one, two, three):
-            with pytest.raises(Unreachable, match="brought a message of"):
-                await one.transport.exchange(two.peer, two.address, three.sealed(), b"", 1000, 10.0)
-            assert two.handler.reasons == ["forged"]
-            assert two.handler.rejections[0][0] == one.peer
+        async with members(SECRET, SECRET) as (one, two):
+            status, _ = refusal(await one.say(two, sent, Lane.EXCHANGE))
+            assert status in (400, 413, 426)
+            assert two.handler.reasons == [reason]
+            assert two.handler.exchanges == []
+
+    asyncio.run(go())
+
+
+def test_lanes_speak_their_own_protocol() -> None:
+    async def go() -> None:
+        async with members(SECRET, SECRET) as (one, two):
+            assert b"400" in await one.say(two, framed(one.sealed()), Lane.CONTROL)
             assert two.handler.exchanges == []
 
     asyncio.run(go())
@@ -270,9 +296,8 @@ def test_a_bug_in_the_handler_is_no_answer_to_the_peer(caplog: pytest.LogCapture
         async with members(SECRET, SECRET) as (one, two):
             two.handler.fault = AssertionError("a bug")  # type: ignore[assignment]
             with pytest.raises(Unreachable) as caught:
-                await one.transport.exchange(two.peer, two.address, one.sealed(), b"", 1000, 10.0)
-            assert caught.value.kind is Kind.REJECTED
-            assert "a bug" not in str(caught.value)
+                await one.exchange(two.peer, two.address, one.sealed(), b"", 10.0)
+            assert caught.value.kind is Kind.CUT
             assert two.handler.rejections == []
 
     asyncio.run(go())
@@ -285,7 +310,7 @@ def test_closing_is_quick_and_final() -> None:
             await one.transport.probe(two.peer, two.address, one.handler.standing(), 5.0)
             two.handler.gate = asyncio.Event()
             held = asyncio.ensure_future(
-                one.transport.exchange(two.peer, two.address, one.sealed(), b"", 1000, 30.0)
+                one.exchange(two.peer, two.address, one.sealed(), b"", 30.0)
             )
             await until(lambda: two.handler.exchanges)
             async with asyncio.timeout(5):

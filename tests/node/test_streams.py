@@ -12,10 +12,9 @@ from covey.node import streams
 from covey.node.rate import Rate
 from covey.node.streams import Buffer
 from covey.node.throttle import Throttle
-from covey.protocols import limits, packing
-from covey.protocols.envelope import LENGTH, Opened
-from covey.protocols.errors import Forged, Malformed, RemoteError, TooLarge, Unsupported
-from tests.node.members import MESSAGE, SCOPE, SECRET, Member, noise, standing
+from covey.protocols import packing
+from covey.protocols.errors import Malformed, TooLarge, Unsupported
+from tests.node.members import noise, standing
 
 T = TypeVar("T")
 
@@ -42,13 +41,6 @@ def reading(data: bytes, read: Callable[[aiohttp.StreamReader], Awaitable[T]], s
         return await read(content)
 
     return asyncio.run(go())
-
-
-def opening(
-    data: bytes, limit: int, declared: int | None = None, step: int = 7
-) -> tuple[Opened, bytearray]:
-    length = len(data) if declared is None else declared
-    return reading(data, lambda content: streams.read_sealed(content, length, limit), step)
 
 
 def test_a_body_is_sent_in_views_of_the_callers_memory() -> None:
@@ -97,53 +89,6 @@ def test_a_small_body_is_refused_by_its_declared_length() -> None:
         small(None)
     with pytest.raises(TooLarge, match="101 bytes; the most is 100"):
         small(101)
-
-
-@pytest.mark.parametrize("step", [1, 1000])
-def test_an_envelope_and_its_payload(step: int) -> None:
-    member, payload = Member(1, SECRET), noise(5000)
-    opened, received = opening(member.sealed(payload) + payload, 5000, step=step)
-    assert (opened.sender, opened.scope, opened.message) == (member.peer, SCOPE, MESSAGE)
-    assert received == payload
-    opened.check(received)
-
-
-def test_sizes_are_refused_before_anything_is_allocated() -> None:
-    member, payload = Member(1, SECRET), noise(5000)
-    body = member.sealed(payload) + payload
-    with pytest.raises(TooLarge, match="the payload may have 10"):
-        opening(body, 10, declared=10**15)
-    with pytest.raises(TooLarge, match="a payload of 5000 bytes; the most is 4999"):
-        opening(body, 4999)
-    huge = LENGTH.pack(limits.HEADER_BYTES_MAX + 1) + bytes(100)
-    with pytest.raises(TooLarge, match="a header of 8193 bytes"):
-        opening(huge, 5000)
-
-
-@pytest.mark.parametrize(
-    ("change", "error"),
-    [
-        (lambda body: body[:2], Malformed),
-        (lambda body: b"\0\0\1\0" + bytes(10), Malformed),
-        (lambda body: body[:-1], Malformed),
-        (lambda body: body + b"x", Malformed),
-        (lambda body: body[:40] + bytes([body[40] ^ 1]) + body[41:], RemoteError),
-        (lambda body: body[:4] + bytes(len(body) - 4), RemoteError),
-    ],
-)
-def test_damaged_envelopes(change: Callable[[bytes], bytes], error: type[Exception]) -> None:
-    payload = noise(100)
-    with pytest.raises(error):
-        opening(change(Member(1, SECRET).sealed(payload) + payload), 100)
-    with pytest.raises(Malformed, match="no Content-Length"):
-        reading(b"", lambda content: streams.read_sealed(content, None, 5))
-
-
-def test_a_swapped_payload_does_not_match_its_hash() -> None:
-    body = Member(1, SECRET).sealed(noise(100)) + noise(100, seed=2)
-    opened, received = opening(body, 100)
-    with pytest.raises(Forged):
-        opened.check(received)
 
 
 def test_another_protocol_version_is_named_before_its_fields_are_read() -> None:

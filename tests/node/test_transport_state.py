@@ -152,9 +152,7 @@ def test_nothing_blocks_the_event_loop(tmp_path: Path) -> None:
             offer = await asyncio.to_thread(two.handler.give, state, tmp_path / "state")
             await one.transport.hello(two.address)
             await one.transport.probe(two.peer, two.address, standing(), 5.0)
-            await one.transport.exchange(
-                two.peer, two.address, one.sealed(payload), payload, limit=10, timeout_s=20.0
-            )
+            await one.exchange(two.peer, two.address, one.sealed(payload), payload)
             assert await fetch(one, two, offer) == state
             assert two.handler.rejections == []
 

@@ -80,18 +80,21 @@ def test_a_connection_that_ends_at_once_is_told_from_one_that_breaks() -> None:
 )
 def test_a_refusal_keeps_its_reason(status: int, kind: Kind) -> None:
     body = packing.pack({"reason": "stale", "detail": "message 3 was seen before"})
-    found = refused(HERE, status, body)
+    found = refused(HERE, body, status)
     assert found.kind is kind
     assert str(found) == f"{HERE}: message 3 was seen before"
+    fields = {"status": status, "reason": "stale", "detail": "message 3 was seen before"}
+    assert str(refused(HERE, packing.pack(fields))) == str(found)
+    assert refused(HERE, packing.pack(fields)).kind is kind
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", packing.pack([1]), packing.pack({"detail": 5})])
 def test_a_refusal_of_something_else(body: bytes) -> None:
-    assert str(refused(HERE, 403, body)) == f"{HERE}: status 403"
+    assert str(refused(HERE, body, 403)) == f"{HERE}: status 403"
 
 
 def test_a_refusals_text_cannot_write_to_the_terminal() -> None:
     body = packing.pack({"detail": "\x1b[2Jgone\n" + "x" * 500})
-    text = str(refused(HERE, 400, body))
+    text = str(refused(HERE, body, 400))
     assert text.isprintable()
     assert len(text) < 250

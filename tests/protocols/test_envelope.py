@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from covey.protocols import limits, packing
-from covey.protocols.envelope import LENGTH, Opened, ReplayWindow, Scope, Sealer, open_sealed
+from covey.protocols.envelope import Opened, ReplayWindow, Scope, Sealer, open_sealed
 from covey.protocols.errors import Forged, Malformed, RemoteError, Stale, TooLarge, Unsupported
 from covey.protocols.identity import Identity, PeerId
 from covey.protocols.messages import Busy, ExchangeMessage
@@ -21,10 +21,7 @@ BUSY = Busy(b"e" * 16)
 
 
 def sealed(message: ExchangeMessage = BUSY, payload: bytes | memoryview = b"") -> bytes:
-    framed = Sealer(NODE, b"i" * 16).seal(SCOPE, message, payload)
-    (length,) = LENGTH.unpack_from(framed)
-    assert len(framed) == LENGTH.size + length
-    return framed[LENGTH.size :]
+    return Sealer(NODE, b"i" * 16).seal(SCOPE, message, payload)
 
 
 def forged(**changed: Any) -> bytes:
@@ -129,7 +126,7 @@ def test_a_payload_is_counted_in_bytes() -> None:
 
 def test_sequences_grow_within_a_boot() -> None:
     sealer = Sealer(NODE, b"i" * 16)
-    found = [open_sealed(sealer.seal(SCOPE, BUSY)[LENGTH.size :]).sequence for _ in range(5)]
+    found = [open_sealed(sealer.seal(SCOPE, BUSY)).sequence for _ in range(5)]
     assert found == [1, 2, 3, 4, 5]
 
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import pytest
 
 from covey.protocols import certificates, invite, limits, link, messages, packing
-from covey.protocols.envelope import LENGTH, Opened, Scope, Sealer, open_sealed
+from covey.protocols.envelope import Opened, Scope, Sealer, open_sealed
 from covey.protocols.errors import RemoteError
 from covey.protocols.identity import Identity, PeerId
 from covey.protocols.invite import Invite
@@ -94,8 +94,7 @@ def test_open_sealed() -> None:
     attacker = Identity(b"a" * 32)
     sealer = Sealer(attacker, b"i" * 16)
     valid = [
-        sealer.seal(Scope(b"s" * 32, LAYOUT.digest), message, b"payload")[LENGTH.size :]
-        for message in EXCHANGE
+        sealer.seal(Scope(b"s" * 32, LAYOUT.digest), message, b"payload") for message in EXCHANGE
     ]
     trees = [packing.unpack(sealed[:-64], limits.HEADER_BYTES_MAX) for sealed in valid]
     mutator = Mutator(4, valid)

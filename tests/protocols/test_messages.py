@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from covey.protocols import limits, packing
-from covey.protocols.envelope import LENGTH, Scope, Sealer
+from covey.protocols.envelope import Scope, Sealer
 from covey.protocols.identity import Identity
 from covey.protocols.messages import (
     Introduction,
@@ -114,7 +114,7 @@ def test_the_largest_standing_fits_a_control_message() -> None:
 def test_the_largest_exchange_message_fits_a_header() -> None:
     refuse = Refuse(b"e" * 16, WIDE * limits.REASON_CHARS_MAX, WIDE * limits.DETAIL_CHARS_MAX)
     sealed = Sealer(Identity(b"a" * 32), b"i" * 16).seal(Scope(b"s" * 32, b"l" * 32), refuse)
-    assert len(sealed) - LENGTH.size <= limits.HEADER_BYTES_MAX
+    assert len(sealed) <= limits.HEADER_BYTES_MAX
 
 
 def test_no_lineage_is_the_default() -> None:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from covey.gossip.core import Outgoing
-from covey.protocols.envelope import Scope, Sealer
+from covey.protocols.envelope import Scope, Sealer, announce
 from covey.protocols.identity import Identity, PeerId
 from covey.protocols.messages import (
     Accept,
@@ -25,7 +25,8 @@ PEER = PeerId(b"p" * 32)
 
 def sealed(message: ExchangeMessage, payload: bytes) -> int:
     identity, scope = Identity(b"i" * 32), Scope(b"s" * 32, b"l" * 32)
-    return len(Sealer(identity, b"b" * 16).seal(scope, message, payload)) + len(payload)
+    envelope = Sealer(identity, b"b" * 16).seal(scope, message, payload)
+    return len(announce(message)) + len(payload) + len(envelope)
 
 
 def propose(age: int) -> Propose:

@@ -7,7 +7,7 @@ import pytest
 
 from covey.gossip.config import Config, OuterStep
 from covey.gossip.core import Outgoing
-from covey.protocols.envelope import Scope, Sealer
+from covey.protocols.envelope import Scope, Sealer, announce
 from covey.protocols.identity import Identity
 from covey.simulate.learning import Learning
 from covey.simulate.scenario import Attack, Churn, Cut, Network, Scenario
@@ -77,8 +77,9 @@ class Sealing(Wire):
 
     def size(self, out: Outgoing) -> int:
         sealed = Sealer(self._identity, b"b" * 16).seal(self._scope, out.message, out.payload)
-        self.carried += len(sealed) + len(out.payload)
-        return len(sealed) + len(out.payload)
+        size = len(announce(out.message)) + len(out.payload) + len(sealed)
+        self.carried += size
+        return size
 
 
 def test_bytes_counted_are_bytes_carried() -> None:

@@ -3,19 +3,21 @@
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import numpy as np
 import pytest
 
 from covey.node.ledger import Lane
+from covey.node.line import LENGTH
 from covey.protocols import PROTOCOL, packing
 from covey.protocols.certificates import swarm_id
-from covey.protocols.envelope import Scope
+from covey.protocols.envelope import Scope, announce
 from covey.protocols.identity import PeerId
 from covey.protocols.layout import Layout, Tensor
 from covey.protocols.messages import Lineage, Propose
 from tests.node.members import Member, standing
+from tests.node.pipes import chunk, framed
 from tests.swarm.flock import Flock, Node
 
 pytestmark = pytest.mark.swarm
@@ -42,30 +44,42 @@ class Rogue(Member):
         self.lineage = Lineage(bytes.fromhex(training["founder"]), training["age"])
 
     def proposal(self, payload: bytes = bytes(2 * BLOCKS), scope: Scope | None = None) -> bytes:
-        """A whole message that proposes an exchange."""
+        """A whole message that proposes an exchange, as bytes on a line."""
         message = Propose(b"%16d" % self.sealer._sequence, "mod4", self.lineage, 1.0, 1.0)
-        return self.sealer.seal(scope or self.scope, message, payload) + payload
+        return framed(self.sealer.seal(scope or self.scope, message, payload), payload)
 
-    async def ask(self, path: str, body: bytes, length: int | None = None) -> int:
-        """POST ``body`` under a Content-Length of one's own; the status of the answer."""
-        lane = Lane.EXCHANGE if path == "/p/exchange" else Lane.CONTROL
-        peer = PeerId.parse(self.node.id)
-        context = self.credentials.client_context(lane, peer)
+    async def say_on_a_line(self, sent: bytes, stay: bool = True) -> int:
+        """The status of the refusal, 200 for an answer, 0 if we do not ``stay`` for either."""
+        async with self._open(Lane.EXCHANGE) as (reader, writer):
+            writer.write(sent)
+            await writer.drain()
+            if not stay:
+                return 0
+            (head,) = LENGTH.unpack(await reader.readexactly(LENGTH.size))
+            if not head >> 31:
+                return 200
+            body = await reader.readexactly(head & 0x7FFFFFFF)
+            status: int = packing.unpack(body, 10_000)["status"]
+            return status
+
+    async def ask(self, path: str, body: bytes) -> int:
+        """POST ``body``; the status of the answer."""
+        async with self._open(Lane.CONTROL) as (reader, writer):
+            head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+            writer.write(head.encode() + body)
+            return int((await reader.readline()).split()[1])
+
+    @contextlib.asynccontextmanager
+    async def _open(
+        self, lane: Lane
+    ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+        context = self.credentials.client_context(lane, PeerId.parse(self.node.id))
         host, port = self.node.address.split(":")
         reader, writer = await asyncio.open_connection(host, int(port), ssl=context)
         try:
-            declared = len(body) if length is None else length
-            head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {declared}\r\n\r\n"
-            writer.write(head.encode() + body)
-            await writer.drain()
-            if declared > len(body) and length is not None and length < 10_000:
-                writer.transport.abort()
-                return 0
-            return int((await reader.readline()).split()[1])
+            yield reader, writer
         finally:
-            writer.close()
-            with contextlib.suppress(OSError):
-                await writer.wait_closed()
+            writer.transport.abort()
 
 
 Act = Callable[[Rogue], Awaitable[int]]
@@ -78,43 +92,47 @@ async def another_protocol(rogue: Rogue) -> int:
 
 
 async def an_unknown_message(rogue: Rogue) -> int:
-    return await rogue.ask("/p/exchange", rogue.sealer.seal(rogue.scope, Gossip()))  # type: ignore[arg-type]
+    return await rogue.say_on_a_line(chunk(announce(Gossip())))  # type: ignore[arg-type]
 
 
 async def another_model(rogue: Rogue) -> int:
-    return await rogue.ask("/p/exchange", rogue.proposal(scope=Scope(rogue.scope.swarm, b"m" * 32)))
+    return await rogue.say_on_a_line(rogue.proposal(scope=Scope(rogue.scope.swarm, b"m" * 32)))
 
 
 async def another_swarm(rogue: Rogue) -> int:
-    scope = Scope(b"o" * 32, rogue.scope.layout)
-    return await rogue.ask("/p/exchange", rogue.proposal(scope=scope))
+    return await rogue.say_on_a_line(rogue.proposal(scope=Scope(b"o" * 32, rogue.scope.layout)))
 
 
 async def a_changed_payload(rogue: Rogue) -> int:
-    return await rogue.ask("/p/exchange", rogue.proposal()[:-1] + b"\1")
+    proposal, payload = rogue.proposal(), chunk(bytes(2 * BLOCKS))
+    assert proposal.count(payload) == 1
+    return await rogue.say_on_a_line(proposal.replace(payload, chunk(b"\1" * 2 * BLOCKS)))
 
 
 async def a_replay(rogue: Rogue) -> int:
     proposal = rogue.proposal()
-    assert await rogue.ask("/p/exchange", proposal) == 200
-    return await rogue.ask("/p/exchange", proposal)
+    assert await rogue.say_on_a_line(proposal) == 200
+    return await rogue.say_on_a_line(proposal)
 
 
 async def not_finite(rogue: Rogue) -> int:
-    return await rogue.ask("/p/exchange", rogue.proposal(b"\xff" * 2 * BLOCKS))
+    return await rogue.say_on_a_line(rogue.proposal(b"\xff" * 2 * BLOCKS))
 
 
 async def a_truncated_payload(rogue: Rogue) -> int:
-    whole = rogue.proposal()
-    return await rogue.ask("/p/exchange", whole[:-10], length=len(whole))
+    return await rogue.say_on_a_line(rogue.proposal()[:-10], stay=False)
 
 
 async def a_short_payload(rogue: Rogue) -> int:
-    return await rogue.ask("/p/exchange", rogue.proposal(b""))
+    return await rogue.say_on_a_line(rogue.proposal(b""))
 
 
 async def an_oversized_payload(rogue: Rogue) -> int:
-    return await rogue.ask("/p/exchange", rogue.proposal(), length=10**12)
+    return await rogue.say_on_a_line(rogue.proposal(bytes(10**6)))
+
+
+async def an_oversized_chunk(rogue: Rogue) -> int:
+    return await rogue.say_on_a_line(LENGTH.pack(2**31 - 1) + bytes(100))
 
 
 async def no_sense(rogue: Rogue) -> int:
@@ -138,6 +156,7 @@ FAULTS: list[tuple[Act, str, int]] = [
     (a_truncated_payload, "malformed", 0),
     (a_short_payload, "malformed", 400),
     (an_oversized_payload, "too_large", 413),
+    (an_oversized_chunk, "too_large", 413),
     (no_sense, "malformed", 400),
     (not_a_number, "malformed", 400),
 ]

@@ -30,7 +30,7 @@ from covey.gossip.replica import Replica, Saved
 from covey.node.learner_link import _make_map
 from covey.node.ledger import Lane, Ledger
 from covey.node.tls import Credentials
-from covey.protocols.envelope import LENGTH, Scope, Sealer, open_sealed
+from covey.protocols.envelope import Scope, Sealer, open_sealed
 from covey.protocols.identity import Identity
 from covey.protocols.layout import Layout, Tensor
 from covey.protocols.messages import Commit
@@ -229,7 +229,7 @@ def _messages(layer: bytes, limits: Limits, repeats: int) -> Iterator[Stage]:
     yield Stage("hash, ours and theirs", 2 * count, taken, "SHA-256", 2 * count / limits.hash)
     taken = seconds(lambda: sealer.seal(scope, message), repeats)
     yield Stage("sign a header", len(sealed), taken, "Ed25519", limits.sign_s)
-    taken = seconds(lambda: open_sealed(sealed[LENGTH.size :]), repeats)
+    taken = seconds(lambda: open_sealed(sealed), repeats)
     yield Stage("verify a header", len(sealed), taken, "Ed25519", limits.verify_s)
     tunnel = Tunnel(identity)
     taken = seconds(lambda: tunnel.carry(layer), repeats)

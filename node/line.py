@@ -1,0 +1,196 @@
+"""One connection of the exchange lane: chunks both ways, at once, without HTTP.
+
+All bulk data of exchanges passes ``Line.write`` and ``Line.buffer_updated``.  Chunks are received
+straight into buffers that are used again, and at most ``_AHEAD`` wait to be read: then the peer
+must.
+"""
+
+import asyncio
+import contextlib
+import struct
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+from covey.node.streams import SLICE_BYTES, Buffer, patience_s
+from covey.node.throttle import Limits
+from covey.node.tls import Handshake, PeerSocket
+from covey.protocols import limits
+from covey.protocols.errors import RemoteError, TooLarge
+
+LENGTH = struct.Struct(">I")
+_LAST = 1 << 31  # set in the length of a message's last chunk
+_AHEAD = 3  # chunks that came and were not read yet
+_SMALL = 16 * limits.KIB  # below this a buffer of its own costs nothing
+
+
+def abort(transport: asyncio.Transport) -> None:
+    """Drop a connection, which may be lost already."""
+    # Python 3.11.2 (Debian 12): a TLS transport that has lost its connection raises then.
+    with contextlib.suppress(AttributeError):
+        transport.abort()
+
+
+class Channel(Protocol):
+    """Carries chunks both ways; one reads and one writes at a time.
+
+    Reading and writing raise ConnectionError once the connection is lost, writing TimeoutError if
+    the peer does not read.
+    """
+
+    async def read(self) -> tuple[memoryview, bool]:
+        """The next chunk, valid until the next is read, and whether it is its message's last."""
+
+    async def write(self, chunk: Buffer, last: bool = False) -> None:
+        """Send a chunk of at most CHUNK_BYTES_MAX; returns when its memory may change."""
+
+    def abort(self) -> None:
+        """Break the connection."""
+
+
+class Line(asyncio.BufferedProtocol):
+    """Implements Channel over TLS.  ``lost`` is set when nothing can come any more."""
+
+    encrypted: PeerSocket
+    transport: asyncio.Transport
+
+    def __init__(
+        self, throttles: Limits, opened: Callable[["Line"], object] = lambda line: None
+    ) -> None:
+        """``opened`` is called once it is."""
+        self._throttles = throttles
+        self._opened = opened
+        self.lost = asyncio.Event()
+        self.handshake = Handshake()  # a client's, by which it learns why it was refused
+        self._fault: RemoteError | None = None
+        self._head = bytearray(LENGTH.size)
+        self._target = memoryview(self._head)  # what is being filled
+        self._filled = 0
+        self._last: bool | None = None  # of the chunk in ``_target``; None: that is the head
+        self._ready: deque[tuple[memoryview, bool]] = deque()
+        self._spare: list[bytearray] = []  # buffers for large chunks
+        self._lent: memoryview | None = None  # what the reader has
+        self._arrived = asyncio.Event()
+        self._writable = asyncio.Event()
+
+    # --- what asyncio calls ----------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport), "TLS gives one that reads and writes"
+        self.transport = transport
+        self.encrypted = transport.get_extra_info("ssl_object")
+        transport.set_write_buffer_limits(2 * SLICE_BYTES)
+        self._writable.set()
+        self._opened(self)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.lost.set()
+        self._arrived.set()
+        self._writable.set()
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._target[self._filled :]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._filled += nbytes
+        if self._filled < len(self._target):
+            return
+        self._filled = 0
+        if self._last is None:
+            (head,) = LENGTH.unpack(self._head)
+            self._last, length = bool(head & _LAST), head & ~_LAST
+            if length > limits.CHUNK_BYTES_MAX:
+                self._fault = TooLarge(f"a chunk of {length} bytes")
+                self._arrived.set()
+                self.transport.pause_reading()
+                return
+            self._target = self._room(length)
+            if length:
+                return
+        self._ready.append((self._target, self._last))
+        self._arrived.set()
+        self._target, self._last = memoryview(self._head), None
+        if len(self._ready) >= _AHEAD:
+            self.transport.pause_reading()
+
+    # --- what users call -------------------------------------------------------------------------
+
+    async def read(self) -> tuple[memoryview, bool]:
+        """As Channel says.  Raises TooLarge for a chunk over the bound."""
+        self._take_back()
+        while not self._ready:
+            if self._fault is not None:
+                raise self._fault
+            if self.lost.is_set():
+                raise ConnectionResetError("the connection is lost")
+            self._arrived.clear()
+            await self._arrived.wait()
+        chunk, last = self._ready.popleft()
+        if len(self._ready) == _AHEAD - 1 and not self.lost.is_set():
+            self.transport.resume_reading()
+        self._lent = chunk
+        if last:
+            self._spare.clear()  # a line at rest holds little
+        if len(chunk) > _SMALL:
+            await self._throttles.down.admit(len(chunk))
+        return chunk, last
+
+    @property
+    def quiet(self) -> bool:
+        """Whether it is whole, and nothing has come that was not read."""
+        gone = self.lost.is_set() or self.transport.is_closing()
+        return not (gone or self._fault or self._ready or self._filled or self._last is not None)
+
+    async def write(self, chunk: Buffer, last: bool = False) -> None:
+        view = memoryview(chunk).cast("B")
+        assert len(view) <= limits.CHUNK_BYTES_MAX, "a chunk is bounded"
+        head = LENGTH.pack(len(view) | (_LAST if last else 0))
+        if len(view) <= _SMALL:
+            await self._send(head + view)
+            return
+        await self._send(head)
+        start, up = 0, self._throttles.up
+        while start < len(view):
+            piece = view[start : start + up.piece(SLICE_BYTES)]
+            await up.admit(len(piece))
+            await self._send(piece)
+            start += len(piece)
+            await asyncio.sleep(0)  # a write to a fast reader never suspends by itself
+
+    def abort(self) -> None:
+        abort(self.transport)
+
+    def close(self) -> None:
+        """Say goodbye properly."""
+        self.transport.close()
+
+    # --- inside ----------------------------------------------------------------------------------
+
+    async def _send(self, piece: Buffer) -> None:
+        async with asyncio.timeout(patience_s(2 * SLICE_BYTES)):
+            await self._writable.wait()
+        if self.lost.is_set() or self.transport.is_closing():
+            raise ConnectionResetError("the connection is lost")
+        self.transport.write(piece)
+
+    def _room(self, length: int) -> memoryview:
+        """Memory for a chunk."""
+        if length <= _SMALL:
+            return memoryview(bytearray(length))
+        for place, spare in enumerate(self._spare):
+            if len(spare) >= length:
+                return memoryview(self._spare.pop(place))[:length]
+        return memoryview(bytearray(length))
+
+    def _take_back(self) -> None:
+        if self._lent is not None and len(self._lent) > _SMALL:
+            buffer = self._lent.obj
+            assert isinstance(buffer, bytearray), "_room made it"
+            self._spare.append(buffer)
+        self._lent = None
