@@ -54,6 +54,19 @@ def test_machines_reach_each_other_and_nothing_stays_behind() -> None:
     assert not {one.namespace, two.namespace} & set(left_over())
 
 
+def test_a_shaped_cable_counts_what_passes() -> None:
+    with lan(2) as (one, two):
+        for megabits in (100, 10):
+            one.shape(megabits)
+        assert "rate 10Mbit" in one.run("tc", "qdisc", "show", "dev", "eth0")
+        (sent, _), (_, received) = one.counters(), two.counters()
+        code = "import socket; socket.socket(type=socket.SOCK_DGRAM).sendto(bytes(1000), ('{}', 9))"
+        for _ in range(5):
+            one.run(sys.executable, "-c", code.format(two.address))
+        assert one.counters()[0] - sent >= 5 * 1042, "Ethernet, IP and UDP have 42 bytes"
+        assert two.counters()[1] - received >= 5 * 1042
+
+
 def test_everything_is_removed_after_a_failure() -> None:
     made: list[Machine] = []
 

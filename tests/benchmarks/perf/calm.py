@@ -27,7 +27,7 @@ class FlatOut:
 
 @dataclass(frozen=True)
 class Kept:
-    """How many exchanges per period the node with fewest had, and what an exchange sent."""
+    """Per period: exchanges of the node with fewest, and what a node sent on average."""
 
     fewest: float
     sent_bytes: float
@@ -77,10 +77,10 @@ def periods(swarm: Swarm, seconds: float, count: int) -> Kept:
         learner.order(f"periods {seconds} {count}")
     ends = [learner.answer(PATIENCE_S + seconds * count) for learner in swarm.learners]
     began = min(end["start"] for end in ends)
-    elapsed = (max(end["end"] for end in ends) - began) / seconds  # periods, with their delays
+    elapsed = round((max(end["end"] for end in ends) - began) / seconds)  # periods, with delays
     exchanges = [after - before for after, before in zip(swarm.exchanges(), made, strict=True)]
     bytes_sent = [_sent(node) - before for node, before in zip(swarm.nodes, sent, strict=True)]
-    return Kept(min(exchanges) / round(elapsed), sum(bytes_sent) / max(1, sum(exchanges)))
+    return Kept(min(exchanges) / elapsed, sum(bytes_sent) / len(swarm.nodes) / elapsed)
 
 
 def quantile(counts: dict[float, float], share: float) -> float:
