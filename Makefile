@@ -12,6 +12,8 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# One more than there are cores: half of the tests wait for real daemons.
+WORKERS ?= $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1)))
 
 .PHONY: help demo test fuzz bench bench-peers bench-learning bench-learning-short lint types format install clean
 
@@ -22,7 +24,7 @@ demo: $(STAMP)  ## three nodes on this machine learn together, found over mDNS
 	@$(BIN)/covey demo $(ARGS)
 
 test: $(STAMP)  ## every test, real daemons included
-	@$(BIN)/pytest -q -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(BIN)/pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 fuzz: $(STAMP)  ## 200 000 hostile inputs for each decoder: some minutes
 	@COVEY_FUZZ=200000 $(BIN)/pytest -q -n auto -o timeout=0 -k "fuzz or hostile" tests/protocols tests/gossip $(ARGS)
