@@ -32,6 +32,7 @@ class Swarm:
             node.ready()
         until("all nodes know each other", self._met)
         self.learners: list[Driver] = []
+        self._learners_s = 0.0  # processor time in rounds
         self._rounds, self._before = 0, [0] * nodes  # since made() was asked last
 
     def train(self, parameters: int, warm_rounds: int = _WARM_ROUNDS) -> None:
@@ -57,10 +58,11 @@ class Swarm:
 
     def round(self) -> float:
         """All hand over at once; seconds until the last has its increment."""
-        seconds = elapsed_s(together(self.learners, "round"))
+        answers = together(self.learners, "round")
+        self._learners_s += sum(answer["cpu"] for answer in answers)
         time.sleep(_PAUSE_S)
         self._rounds += 1
-        return seconds
+        return elapsed_s(answers)
 
     def made(self) -> float:
         """Exchanges per round, of the node that made fewest, since this was asked last."""
@@ -69,13 +71,9 @@ class Swarm:
         rounds, self._rounds, self._before = self._rounds, 0, now
         return fewest / max(1, rounds)
 
-    @property
-    def pids(self) -> list[int]:
-        """Of nodes and learners."""
-        return [node.process.pid for node in self.nodes] + [each.pid for each in self.learners]
-
     def cpu_s(self) -> float:
-        return cpu_s(self.pids)
+        """Of the nodes, and of the learners in their rounds."""
+        return cpu_s([node.process.pid for node in self.nodes]) + self._learners_s
 
     def exchanges(self) -> list[int]:
         return [node.exchanges() for node in self.nodes]
