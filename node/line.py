@@ -70,6 +70,7 @@ class Line(asyncio.BufferedProtocol):
         self._ready: deque[tuple[memoryview, bool]] = deque()
         self._spare: list[bytearray] = []  # buffers for large chunks
         self._lent: memoryview | None = None  # what the reader has
+        self._owed: set[asyncio.Task[None]] = set()  # until the limit admits what came
         self._arrived = asyncio.Event()
         self._writable = asyncio.Event()
 
@@ -87,6 +88,8 @@ class Line(asyncio.BufferedProtocol):
         self.lost.set()
         self._arrived.set()
         self._writable.set()
+        for debt in self._owed:
+            debt.cancel()
 
     def pause_writing(self) -> None:
         self._writable.clear()
@@ -98,6 +101,8 @@ class Line(asyncio.BufferedProtocol):
         return self._target[self._filled :]
 
     def buffer_updated(self, nbytes: int) -> None:
+        if self._throttles.down.limited and len(self._target) > _SMALL:
+            self._owe(nbytes)
         self._filled += nbytes
         if self._filled < len(self._target):
             return
@@ -132,13 +137,11 @@ class Line(asyncio.BufferedProtocol):
             self._arrived.clear()
             await self._arrived.wait()
         chunk, last = self._ready.popleft()
-        if len(self._ready) == _AHEAD - 1 and not self.lost.is_set():
-            self.transport.resume_reading()
+        if len(self._ready) == _AHEAD - 1:
+            self._read_on()
         self._lent = chunk
         if last:
             self._spare.clear()  # a line at rest holds little
-        if len(chunk) > _SMALL:
-            await self._throttles.down.admit(len(chunk))
         return chunk, last
 
     @property
@@ -178,6 +181,20 @@ class Line(asyncio.BufferedProtocol):
         if self.lost.is_set() or self.transport.is_closing():
             raise ConnectionResetError("the connection is lost")
         self.transport.write(piece)
+
+    def _owe(self, count: int) -> None:
+        """Let the peer wait until the limit admits what has come: by whole chunks it would come in
+        bursts."""
+        self.transport.pause_reading()
+        debt = asyncio.create_task(self._throttles.down.admit(count))
+        self._owed.add(debt)
+        debt.add_done_callback(self._owed.discard)
+        debt.add_done_callback(lambda _: self._read_on())
+
+    def _read_on(self) -> None:
+        full = len(self._ready) >= _AHEAD
+        if not (self._owed or full or self._fault or self.lost.is_set()):
+            self.transport.resume_reading()
 
     def _room(self, length: int) -> memoryview:
         """Memory for a chunk."""

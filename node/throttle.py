@@ -24,6 +24,10 @@ class Throttle:
     def bytes_per_s(self) -> float:
         return self._bucket.rate
 
+    @property
+    def limited(self) -> bool:
+        return self._bucket.rate < math.inf
+
     def limit(self, rate: Rate) -> None:
         """Another rate from now on, also for what is waiting."""
         self._bucket.limit(rate.bytes_per_s, time.monotonic())
@@ -32,11 +36,11 @@ class Throttle:
 
     def piece(self, most: int) -> int:
         """The bytes to pass at a time: ``most``, or fewer so that others get their turn."""
-        return most if self._bucket.rate == math.inf else max(1, min(most, int(self._bucket.piece)))
+        return max(1, min(most, int(self._bucket.piece))) if self.limited else most
 
     async def admit(self, count: int) -> None:
         """Wait until ``count`` bytes may pass.  Without a limit they may at once."""
-        if self._bucket.rate == math.inf:
+        if not self.limited:
             return
         place = self._bucket.join(count, time.monotonic())
         while (wait_s := self._bucket.wait_s(place, time.monotonic())) > 0:

@@ -206,6 +206,22 @@ def test_a_limit_holds_bulk_back_but_nothing_small(way: str) -> None:
     play(scenario, *caps)
 
 
+def test_a_lost_line_waits_for_no_limit() -> None:
+    caps = Limits(), Limits()
+    caps[1].down.limit(Rate.parse("1mbit"))
+
+    async def scenario(here: Line, there: Line) -> None:
+        giving = asyncio.create_task(here.write(bytes(limits.CHUNK_BYTES_MAX)))
+        await until(lambda: there._owed)
+        (debt,) = there._owed
+        there.abort()
+        await asyncio.wait([debt, giving])
+        assert debt.cancelled(), "before the seconds that the bytes would have taken"
+        assert not there._owed
+
+    play(scenario, *caps)
+
+
 def test_a_lost_connection_may_be_dropped_again() -> None:
     class Lost(asyncio.Transport):
         def abort(self) -> None:  # as Python 3.11.2 does it
