@@ -178,12 +178,12 @@ def test_every_group_has_a_place_in_the_document(tmp_path: Path, bench: Bench) -
     rows = [made(name) for name in groups.GROUPS]
     document = tmp_path / "performance.md"
     document.write_text((ROOT / "docs" / "performance.md").read_text())
-    report.renew(document, replace(bench, plan=replace(TINY, repeats=1)), rows)
+    report.renew(document, None, replace(bench, plan=replace(TINY, repeats=1)), rows)
     assert "| exchange of 10 M, 2 nodes | 2 s |" in document.read_text()
     assert (tmp_path / "performance.svg").exists()
 
 
-def test_the_readme_has_rounds_and_training(tmp_path: Path) -> None:
+def test_the_readme_has_rounds_and_training(tmp_path: Path, bench: Bench) -> None:
     rows = [
         made("crowd", reference_name="hivemind fp16"),
         made("crowd", name="exchange of 10 M, 4 nodes: processor"),
@@ -192,7 +192,7 @@ def test_the_readme_has_rounds_and_training(tmp_path: Path) -> None:
     ]
     readme = tmp_path / "README.md"
     readme.write_text((ROOT / "README.md").read_text())
-    report.renew_readme(readme, rows)
+    report.renew(None, readme, bench, rows)
     _, _, table = readme.read_text().partition("<!-- table: speed -->")
     assert table.partition("<!-- end -->")[0].split("\n")[2:-2] == [
         "|  | covey | beside | ratio |",

@@ -29,10 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         bench = Bench(plan, Peers(asked.peers, Path(logs)))
         rows = measure(bench, asked.only or list(GROUPS))
     report.write_json(asked.out, bench, rows)
-    if asked.document is not None:
-        report.renew(asked.document, bench, rows)
-    if asked.readme is not None:
-        report.renew_readme(asked.readme, rows)
+    if asked.only is None:  # documents hold figures of one run
+        report.renew(asked.document, asked.readme, bench, rows)
     return _conclude(bench, rows)
 
 

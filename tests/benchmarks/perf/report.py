@@ -33,8 +33,15 @@ def facts(bench: Bench) -> dict[str, object]:
     }
 
 
-def renew(path: Path, bench: Bench, rows: Sequence[Row]) -> None:
-    """The tables of the groups in ``rows``, of the stages and of the facts; the picture."""
+def renew(path: Path | None, readme: Path | None, bench: Bench, rows: Sequence[Row]) -> None:
+    """The documents that are given: tables of groups, stages and facts with a picture; a few."""
+    if path is not None:
+        _renew_whole(path, bench, rows)
+    if readme is not None:
+        document.fill(readme, {"speed": speed_table(rows)})
+
+
+def _renew_whole(path: Path, bench: Bench, rows: Sequence[Row]) -> None:
     groups = list(dict.fromkeys(row.group for row in rows))
     tables = {name: table([row for row in rows if row.group == name]) for name in groups}
     exchange = next((row.ours for row in rows if row.group == "loopback"), None)
@@ -43,11 +50,6 @@ def renew(path: Path, bench: Bench, rows: Sequence[Row]) -> None:
     tables["facts"] = document.facts_table(facts(bench))
     document.fill(path, tables)
     picture.draw(rows, path.with_suffix(".svg"))
-
-
-def renew_readme(path: Path, rows: Sequence[Row]) -> None:
-    """The few figures that the README has, of those that were measured."""
-    document.fill(path, {"speed": speed_table(rows)})
 
 
 def speed_table(rows: Sequence[Row]) -> str:
