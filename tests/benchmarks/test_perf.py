@@ -175,11 +175,13 @@ def test_two_daemons_exchange_beside_gloo(bench: Bench) -> None:
 
 
 def test_every_group_has_a_place_in_the_document(tmp_path: Path, bench: Bench) -> None:
-    rows = [made(name) for name in groups.GROUPS]
+    rows = [made("loopback", name="2 nodes: exchanges per round", unit="", ours=9.0)]
+    rows += [made(name) for name in groups.GROUPS]
     document = tmp_path / "performance.md"
     document.write_text((ROOT / "docs" / "performance.md").read_text())
     report.renew(document, None, replace(bench, plan=replace(TINY, repeats=1)), rows)
     assert "| exchange of 10 M, 2 nodes | 2 s |" in document.read_text()
+    assert "| two daemons, snapshot to increment |  | 2000.0 ms |" in document.read_text()
     assert (tmp_path / "performance.svg").exists()
 
 
@@ -206,6 +208,7 @@ def test_the_picture_has_everybody() -> None:
     rows = [
         made("crowd", reference_name="Gloo pair", reference=1.0),
         made("crowd", reference_name="hivemind fp16", reference=9.0),
+        made("crowd", name="4 nodes: exchanges per round"),
         made("crowd", name="exchange of 10 M, 4 nodes: processor"),
         made("links", name="exchange of 10 M, 2 nodes, 1000 Mbit/s", reference_name="Gloo pair"),
         made("links", name="goodput of the payload, 1000 Mbit/s"),
@@ -218,7 +221,7 @@ def test_the_picture_has_everybody() -> None:
 
 
 def test_the_picture_is_the_same_for_the_same_rows(tmp_path: Path) -> None:
-    rows = [made("crowd"), made("links", name="exchange, 2 nodes, 100 Mbit/s")]
+    rows = [made("crowd"), made("links", name="exchange of 10 M, 2 nodes, 100 Mbit/s")]
     for name in ("a.svg", "b.svg"):
         picture.draw(rows, tmp_path / name)
     assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()

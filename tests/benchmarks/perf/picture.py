@@ -27,7 +27,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
 
 def crowd(rows: Sequence[Row]) -> list[Bar]:
     """covey's round beside every other's, the longest first."""
-    found = [row for row in rows if row.group == "crowd" and "processor" not in row.name]
+    found = [row for row in rows if row.group == "crowd" and row.is_round]
     bars = [("covey", row.ours) for row in found[:1]]
     bars += [(row.reference_name, row.reference) for row in found]
     return sorted(bars, key=lambda bar: -bar[1])
@@ -37,7 +37,7 @@ def cables(rows: Sequence[Row]) -> list[Bar]:
     """covey's exchange beside Gloo's at each rate."""
     bars = []
     for row in rows:
-        if row.group == "links" and row.name.startswith("exchange") and " 2 nodes" in row.name:
+        if row.group == "links" and row.is_round and " 2 nodes" in row.name:
             rate = row.name.rpartition(", ")[2]
             bars += [(f"{row.reference_name}, {rate}", row.reference), (f"covey, {rate}", row.ours)]
     return bars

@@ -44,7 +44,7 @@ def renew(path: Path | None, readme: Path | None, bench: Bench, rows: Sequence[R
 def _renew_whole(path: Path, bench: Bench, rows: Sequence[Row]) -> None:
     groups = list(dict.fromkeys(row.group for row in rows))
     tables = {name: table([row for row in rows if row.group == name]) for name in groups}
-    exchange = next((row.ours for row in rows if row.group == "loopback"), None)
+    exchange = next((r.ours for r in rows if r.is_round and r.group == "loopback"), None)
     found = list(stages.stages(bench.plan.parameters, bench.plan.repeats))
     tables["stages"] = stages.table(found, exchange)
     tables["facts"] = document.facts_table(facts(bench))
@@ -56,8 +56,7 @@ def speed_table(rows: Sequence[Row]) -> str:
     """How long a round takes, and what training beside it loses."""
     lines = []
     for row in rows:
-        timed = row.name.startswith("exchange of") and row.group in ("loopback", "crowd", "links")
-        if (timed and "processor" not in row.name) or row.unit == "steps/s":
+        if row.is_round or row.unit == "steps/s":
             ours, other = _amount(row.ours, row.unit), _amount(row.reference, row.unit)
             lines.append((row.name, ours, f"{row.reference_name}: {other}", f"{row.ratio:.2f}"))
     return document.table(("", "covey", "beside", "ratio"), lines)

@@ -52,6 +52,12 @@ class Row:
     def ok(self) -> bool:
         return self.target.met(self.ratio)
 
+    @property
+    def is_round(self) -> bool:
+        """Whether it holds the time of a round of exchanges, and not what that took besides."""
+        timed = self.name.startswith("exchange of") and "processor" not in self.name
+        return timed and self.group in ("loopback", "crowd", "links")
+
     def document(self) -> dict[str, Any]:
         """For JSON: without NaN and infinity, which it does not know."""
         plain = asdict(self) | {"ratio": self.ratio, "ok": self.ok, "target": str(self.target)}
