@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from covey.gossip import mixing, quantiser
-from covey.gossip.quantiser import LAYERS, Floats, Quantiser, Workspace
+from covey.gossip.quantiser import LAYERS, Floats, Indices, Quantiser, Workspace
 from covey.gossip.screening import Pair
 from covey.protocols.errors import Malformed, Unsupported
 
@@ -64,6 +64,7 @@ class Coder(Protocol):
     def undecoded(self) -> float: ...
     def distances(self) -> Pair: ...
     def largest(self) -> Floats: ...
+    def differences(self, blocks: Indices) -> Floats: ...
     def apply(self, x: Floats, weights: Pair) -> None: ...
 
 
@@ -93,7 +94,7 @@ def payload_limit(parameters: int, buffers: int) -> int:
     """The largest payload of any message of an exchange of such a vector, in bytes."""
     blocks = quantiser.blocks_in(parameters)
     coded = 2 * blocks + LAYERS * quantiser.layer_bytes(blocks) + 4 * buffers
-    return max(coded, 4 * (parameters + buffers))
+    return max(coded, 4 * (parameters + buffers)) + 4  # what a Commit ends with
 
 
 class F32:
@@ -162,6 +163,11 @@ class F32:
             return quantiser.block_max(
                 self._decoded[: self._parameters], self._x[: self._parameters]
             )
+
+    def differences(self, blocks: Indices) -> Floats:
+        split = self._parameters
+        theirs = quantiser.gathered(self._decoded[:split], blocks)
+        return theirs - quantiser.gathered(self._x[:split], blocks)
 
     def apply(self, x: Floats, weights: Pair) -> None:
         parts = slice(0, self._parameters), slice(self._parameters, len(x))
@@ -279,6 +285,9 @@ class Mod4:
 
     def largest(self) -> Floats:
         return self._open.largest()
+
+    def differences(self, blocks: Indices) -> Floats:
+        return self._open.differences(blocks)
 
     def apply(self, x: Floats, weights: Pair) -> None:
         split = self._side.parameters

@@ -41,6 +41,8 @@ class Screening:
     gate_quantile: float = 0.7  # most of the honest majority is below it ...
     gate_ratio: float = 2.0  # ... and beyond this many times that an exchange is refused
     clip_quantile: float = 0.3  # clipped to this quantile
+    undone_periods: float = 2.0  # an exchange undoes at most so many periods of our progress ...
+    undone_share: float = 0.05  # ... or this share of it, if that is more
     growth: float = 10.0  # a distance counts as so many times the gate's quantile at most
     negligible: float = 0.001  # relative to |x|: never clipped, whatever the history
     undecoded_share: float = 0.25  # refused if more blocks than this stay undecoded
@@ -57,6 +59,8 @@ class Screening:
             raise ValueError(
                 "reach, ratio and growth are above 1; 0 < clip quantile <= gate quantile < 1"
             )
+        if not self.undone_periods > 0 or not self.undone_share > 0:
+            raise ValueError("what an exchange may undo is above 0")
         if not 0 <= self.negligible < 1 or not 0 <= self.undecoded_share < 1:
             raise ValueError("shares are in [0, 1)")
 

@@ -4,25 +4,29 @@
     PROPOSED   ── Propose(scales) ───────────► (try-lock; Busy or Refuse if it may not)
                ◄────────── Accept(scales, layer 0) ──  ACCEPTED      (Refuse: dropped meanwhile)
     COMMITTED  ── Commit(layer 0[, layer 1]) ──────►
-               ◄── More(layer 1, layer 2) ───────────  CONTINUED     only if blocks are still unsure
-    COMMITTED  ── Commit(layer 2) ─────────────────►
+               ◄── More(layer 1[, layer 2]) ─────────  CONTINUED     only if blocks are still unsure
+    COMMITTED  ── Commit([layer 2]) ───────────────►                 or many were
                ◄── Settled(factor[, layer 1]) ───────  DONE, half applied
     DONE, half applied
 
 Payloads come in pieces.  As soon as the accepter's scales are there the proposer's layer 0 leaves,
 so that both layers 0 are under way at once, each coded as it goes and read as it comes.
-Both sides find the same blocks unsure, so neither says which.  The accepter knows the whole
-difference first: it settles the factors, which the proposer checks against the bounds that both
-stated.  A message lost before Settled changes nothing; a lost Settled moves one side only, by half
-of this one difference.  Nothing here chooses peers, keeps time or locks: core.py does.
+Both sides find the same blocks unsure, so neither says which.  Commit ends with the most that the
+proposer's progress lets the exchange count for, by what it knows of the difference.  The accepter
+knows the whole of it first: it settles the factors, which the proposer checks against that and the
+bounds that both stated.  A message lost before Settled changes nothing; a lost Settled moves one
+side only, by half of this one difference.  Nothing here chooses peers, keeps time or locks: core.py
+does.
 """
 
+import struct
 from collections.abc import Iterator
 from enum import Enum, auto
 
 import numpy as np
 
 from covey.gossip.codecs import Buffer, Coder, Side, coder, scales_size, split
+from covey.gossip.progress import Progress
 from covey.gossip.quantiser import RANGE_PER_SCALE, Floats
 from covey.gossip.screening import Bound, Bounds, Pair
 from covey.protocols.errors import Forged, Malformed
@@ -39,6 +43,8 @@ from covey.protocols.messages import (
 )
 
 _HALF = 0.5
+_FEW = 0.1  # share of unsure blocks without which a difference is known well enough
+_MOST = struct.Struct("<f")
 _REFUSED = (0.0, 0.0)
 _TOLERANCE = 1 + 1e-4  # two machines may sum a distance in another order
 
@@ -67,7 +73,9 @@ class Exchange:
 
     coder: Coder
 
-    def __init__(self, peer: PeerId, exchange: bytes, side: Side, bounds: Bounds) -> None:
+    def __init__(
+        self, peer: PeerId, exchange: bytes, side: Side, bounds: Bounds, progress: Progress
+    ) -> None:
         self.peer = peer
         self.exchange = exchange
         self.bounds = bounds  # ours, until the peer has stated its own
@@ -77,6 +85,7 @@ class Exchange:
         self.distances: Pair = (0.0, 0.0)
         self.largest: Floats | None = None
         self._side = side
+        self._progress = progress
         self._rest = bytearray()  # what came behind layer 0
 
     def expects(self, message: object) -> bool:
@@ -93,15 +102,21 @@ class Exchange:
         rest, self._rest = self._rest, bytearray()
         return rest
 
-    def _allowed(self, undecoded_max: float, tolerance: float = 1.0) -> Pair:
+    def _most(self) -> float:
+        """What our progress lets the parameters' factor be, by the difference as far as known."""
+        differences = self.coder.differences(self._progress.blocks)
+        return self._progress.factor(self._side.x[: self._side.parameters], differences)
+
+    def _allowed(self, undecoded_max: float, most: float, tolerance: float = 1.0) -> Pair:
         """The factors that the bounds of both allow, now that the whole difference is known."""
         # A peer's scales may be absurd: what we remember is at most what ours could express.
-        most = self._side.scales * RANGE_PER_SCALE
-        self.largest = np.minimum(self.coder.largest(), most)
+        expressible = self._side.scales * RANGE_PER_SCALE
+        self.largest = np.minimum(self.coder.largest(), expressible)
         self.distances = apart = self.coder.distances()
         if self.coder.undecoded > undecoded_max:
             return _REFUSED
-        return self.bounds.factors((apart[0] / tolerance, apart[1] / tolerance))
+        parameters, buffers = self.bounds.factors((apart[0] / tolerance, apart[1] / tolerance))
+        return min(parameters, most), buffers
 
     def _move(self, x: Floats, factors: Pair) -> None:
         """Apply our half, which ends the exchange."""
@@ -114,12 +129,19 @@ class Proposer(Exchange):
     """The side that asked."""
 
     def __init__(
-        self, peer: PeerId, exchange: bytes, side: Side, bounds: Bounds, codec: str
+        self,
+        peer: PeerId,
+        exchange: bytes,
+        side: Side,
+        bounds: Bounds,
+        progress: Progress,
+        codec: str,
     ) -> None:
-        super().__init__(peer, exchange, side, bounds)
+        super().__init__(peer, exchange, side, bounds, progress)
         self.coder = coder(codec, side)
         self.layer: Iterator[memoryview] | None = None  # 0, of Commit; once their scales are known
         self._scales, self._nonces = bytearray(), b""
+        self._stated = 1.0  # the most that our last Commit named
 
     def propose(self, lineage: Lineage) -> tuple[Propose, Buffer]:
         message = Propose(self.exchange, self.coder.name, lineage, *_stated(self.bounds))
@@ -147,7 +169,9 @@ class Proposer(Exchange):
         if len(self._behind()):
             raise Malformed("a payload that nobody asked for")
         self.state = State.COMMITTED
-        return Commit(self.exchange), self.coder.write() if self.coder.pending else b""
+        return Commit(self.exchange), self._ending(
+            self.coder.write() if self.coder.pending else b""
+        )
 
     @property
     def _scales_due(self) -> int:
@@ -159,14 +183,24 @@ class Proposer(Exchange):
             self.layer = self.coder.pieces()
 
     def more(self, payload: Buffer) -> tuple[Commit, Buffer]:
-        """The accepter's second and third layer; our third goes back."""
+        """The accepter's second layer, and the third if it is needed; then our third goes back."""
         layer, rest = split(payload, self.coder.layer_size())
-        self.coder.read(layer)
-        if not self.coder.pending:
+        if not len(layer):
             raise Malformed("more layers than are needed")
-        out = self.coder.write()
-        self.coder.read(rest)
-        return Commit(self.exchange), out
+        self.coder.read(layer)
+        out: Buffer = b""
+        if self.coder.pending:
+            out = self.coder.write()
+            self.coder.read(rest)
+        elif len(rest):
+            raise Malformed("a layer that nobody asked for")
+        return Commit(self.exchange), self._ending(out)
+
+    def _ending(self, codes: Buffer) -> Buffer:
+        """What Commit ends with: codes, and what the exchange may count for at most."""
+        ending = bytearray(codes) + _MOST.pack(self._most())
+        (self._stated,) = _MOST.unpack(ending[-_MOST.size :])
+        return ending
 
     def settled(self, message: Settled, payload: Buffer, undecoded_max: float, x: Floats) -> None:
         """Apply our half.  Raises Forged if a factor is more than the bounds allow."""
@@ -177,7 +211,7 @@ class Proposer(Exchange):
         if self.coder.pending:
             raise Malformed("settled although blocks are unsure")
         factors = message.factor, message.buffers_factor
-        allowed = self._allowed(undecoded_max, _TOLERANCE)
+        allowed = self._allowed(undecoded_max, self._stated, _TOLERANCE)
         for factor, most in zip(factors, allowed, strict=True):
             if factor > most:
                 raise Forged(f"a factor of {factor:.3g} where {most:.3g} is allowed")
@@ -202,19 +236,30 @@ class Accepter(Exchange):
     def commit(self, undecoded_max: float, x: Floats) -> tuple[More | Settled, Buffer]:
         """The proposer's codes have come; apply our half if nothing is unsure any more."""
         rest, out = self._behind(), bytearray()
-        if self.state is State.CONTINUED:
-            self.coder.read(rest)
-        elif self.coder.pending:
+        first, many = self.state is State.ACCEPTED, self.coder.undecoded > _FEW
+        if first and self.coder.pending:
             out += self.coder.write()
-            self.coder.read(rest)
+        if self.coder.pending:
+            layer, rest = split(rest, self.coder.layer_size())
+            self.coder.read(layer)
+        theirs = _most(rest)
+        if first and (many or self.coder.pending):
             if self.coder.pending:
                 out += self.coder.write()
-                self.state = State.CONTINUED
-                return More(self.exchange), out
-        elif len(rest):
-            raise Malformed("a layer that nobody asked for")
-        self._move(x, self._allowed(undecoded_max))
+            self.state = State.CONTINUED
+            return More(self.exchange), out
+        self._move(x, self._allowed(undecoded_max, min(theirs, self._most())))
         return Settled(self.exchange, *self.factors), out
+
+
+def _most(data: Buffer) -> float:
+    """What a Commit ends with.  Raises Malformed."""
+    if len(data) != _MOST.size:
+        raise Malformed(f"{len(data)} bytes behind the codes, not {_MOST.size}")
+    (most,) = _MOST.unpack(data)
+    if not 0 <= most <= 1:
+        raise Malformed(f"an exchange cannot count for {most:.3g} of itself")
+    return float(most)
 
 
 def _stated(bounds: Bounds) -> tuple[float, float, float, float]:

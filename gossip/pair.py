@@ -16,7 +16,9 @@ from covey.gossip.config import Config
 from covey.gossip.core import Core, Intake, Outcome, Outgoing, refusal
 from covey.gossip.exchange import Accepter, Exchange, Proposer, State
 from covey.gossip.patience import Patience
+from covey.gossip.progress import Progress
 from covey.gossip.quantiser import Workspace
+from covey.gossip.replica import Saved
 from covey.gossip.sampling import Cycle
 from covey.protocols.errors import RemoteError, Stale, Unsupported
 from covey.protocols.identity import PeerId
@@ -26,6 +28,7 @@ from covey.protocols.messages import (
     Busy,
     Commit,
     ExchangeMessage,
+    Lineage,
     More,
     Propose,
     Refuse,
@@ -47,6 +50,7 @@ class Pair(Core):
         self._deadline = float("inf")
         self._opened_at = 0.0
         self._patience = Patience(layout.size)  # about a byte per element, both ways
+        self._progress = Progress(config.screening, layout.parameters, rng)
         self._answered: dict[tuple[PeerId, bytes], None] = {}  # oldest first
         self._attempts = 0
         self._asked: set[PeerId] = set()
@@ -61,6 +65,14 @@ class Pair(Core):
     def awaited(self) -> PeerId | None:
         opened = self._open  # read once: the caller may be on another thread
         return opened.peer if isinstance(opened, Accepter) else None
+
+    def restore(self, saved: Saved, lineage: Lineage) -> None:
+        super().restore(saved, lineage)
+        self._progress.begin(self.replica.x[: self.replica.parameters])
+
+    def close_period(self, partners: int) -> None:
+        super().close_period(partners)
+        self._progress.close_period()
 
     def open_period(self, exchanges: int | None = None) -> None:
         if exchanges is None:  # to have been called is as good as to have called
@@ -82,7 +94,7 @@ class Pair(Core):
         self._attempts -= 1
         exchange = self._rng.randbytes(16)
         side = self._side(self._workspace)
-        opened = Proposer(peer, exchange, side, self._bounds(), self.config.codec)
+        opened = Proposer(peer, exchange, side, self._bounds(), self._progress, self.config.codec)
         self._hold(opened, now, float("inf"))  # the caller's request has its own deadline
         message, payload = opened.propose(self.lineage)
         return Outgoing(peer, message, payload)
@@ -176,7 +188,8 @@ class Pair(Core):
         self._answered[sender, propose.exchange] = None
         if len(self._answered) > _REMEMBERED:
             del self._answered[next(iter(self._answered))]
-        opened = Accepter(sender, propose.exchange, self._side(self._workspace), self._bounds())
+        side = self._side(self._workspace)
+        opened = Accepter(sender, propose.exchange, side, self._bounds(), self._progress)
         try:
             accept, scales, layer = opened.accept(propose, payload, self._rng.randbytes(16))
         except Unsupported as error:

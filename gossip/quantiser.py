@@ -196,6 +196,15 @@ class Quantiser:
         squares = np.einsum("i,i,i->", self._energy, self.steps, self.steps, dtype=np.float64)
         return float(np.sqrt(squares))
 
+    def differences(self, rows: Indices) -> Floats:
+        """The decoded difference of some blocks: float32, shape (rows, 64); zero where unsure."""
+        k = reference.signed(self._work.difference[rows]).astype(np.float32)
+        deep = np.isin(rows, self._rows)
+        k[deep] = self._deep[np.searchsorted(self._rows, rows[deep])]
+        k[self._doubtful[rows]] = 0
+        k *= self.steps[rows, None]
+        return k
+
     def apply(self, out: Floats, weight: float) -> None:
         """out <- out + weight * difference, in place; the other side adds exactly the negative."""
         kernels.apply(self._work.difference, self.steps, out, weight)
@@ -232,13 +241,18 @@ class Quantiser:
 
     def _gathered(self, rows: Indices) -> tuple[Floats, Floats, NDArray[np.uint32]]:
         """Of some blocks: x, padded with zeros to whole ones; 1 / D; where the dither starts."""
-        x, whole = self._x, len(self._x) // BLOCK
-        out = np.zeros((len(rows), BLOCK), np.float32)
-        count = int(np.searchsorted(rows, whole))
-        out[:count] = x[: whole * BLOCK].reshape(-1, BLOCK)[rows[:count]]
-        if count < len(rows):
-            out[-1, : len(x) - whole * BLOCK] = x[whole * BLOCK :]
-        return out.reshape(-1), self._inverse[rows], self._starts[rows]
+        return gathered(self._x, rows).reshape(-1), self._inverse[rows], self._starts[rows]
+
+
+def gathered(x: Floats, rows: Indices) -> Floats:
+    """Some blocks of ``x``, in order: float32, shape (rows, 64), the last padded with zeros."""
+    whole = len(x) // BLOCK
+    out = np.zeros((len(rows), BLOCK), np.float32)
+    count = int(np.searchsorted(rows, whole))
+    out[:count] = x[: whole * BLOCK].reshape(-1, BLOCK)[rows[:count]]
+    if count < len(rows):
+        out[-1, : len(x) - whole * BLOCK] = x[whole * BLOCK :]
+    return out
 
 
 def _check_size(data: Buffer, blocks: int) -> None:

@@ -48,7 +48,7 @@ def attackers_of(scenario: Scenario) -> frozenset[int]:
 def unbounded(config: Config) -> Config:
     """The configuration of a node that takes and clips nothing itself."""
     free = replace(Screening(), unscreened=_UNBOUNDED, remembered=_UNBOUNDED, first_reach=math.inf)
-    return replace(config, screening=free)
+    return replace(config, screening=replace(free, undone_share=_UNBOUNDED))
 
 
 class Attacker(Resident):

@@ -74,6 +74,23 @@ def test_both_sides_move_by_exact_opposites(
 
 
 @settings(max_examples=50)
+@given(CODECS, SIZES, st.sampled_from([0.02, 1.0, 50.0]), st.integers(0, 2**32 - 1))
+def test_the_differences_of_some_blocks_are_what_would_be_applied(
+    name: str, sizes: tuple[int, int], apart: float, seed: int
+) -> None:
+    """Deep blocks, a partial last one and skipped ones included."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal(sum(sizes)).astype(np.float32)
+    y = x + np.float32(apart) * rng.standard_normal(len(x)).astype(np.float32)
+    a, _ = exchanged(name, side(x, sizes[0]), side(y, sizes[0]))
+    whole = np.zeros_like(x)
+    a.apply(whole, (1.0, 1.0))
+    blocks = quantiser.blocks_in(sizes[0])
+    some = np.flatnonzero(rng.random(blocks) < 0.7)
+    assert np.array_equal(a.differences(some), quantiser.gathered(whole[: sizes[0]], some))
+
+
+@settings(max_examples=50)
 @given(CODECS, SIZES, st.integers(0, 2**32 - 1))
 def test_distances_and_largest_are_of_the_whole_difference(
     name: str, sizes: tuple[int, int], seed: int
@@ -109,7 +126,7 @@ def test_the_wire_size_formula(parameters: int) -> None:
     blocks = -(-parameters // 64)
     assert scales_size("mod4", parameters) == 2 * blocks
     assert scales_size("f32", parameters) == 0
-    assert payload_limit(parameters, 0) == max(4 * parameters, (2 + 3 * 33) * blocks)
+    assert payload_limit(parameters, 0) == max(4 * parameters, (2 + 3 * 33) * blocks) + 4
     assert payload_limit(parameters, 7) >= payload_limit(parameters, 0)
 
 

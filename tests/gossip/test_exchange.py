@@ -1,6 +1,8 @@
 """One exchange, message by message: what each side may send when, and what it moves."""
 
+import struct
 from dataclasses import replace
+from random import Random
 
 import numpy as np
 import pytest
@@ -9,7 +11,9 @@ from hypothesis import strategies as st
 
 from covey.gossip import quantiser
 from covey.gossip.codecs import Buffer, Side, payload_limit
+from covey.gossip.config import Screening
 from covey.gossip.exchange import Accepter, Proposer, State
+from covey.gossip.progress import Progress
 from covey.gossip.quantiser import Floats
 from covey.gossip.screening import Bound, Bounds
 from covey.protocols.errors import Forged, Malformed
@@ -29,7 +33,7 @@ ALICE, BOB = PeerId(b"a" * 32), PeerId(b"b" * 32)
 ID, NONCE = b"e" * 16, b"n" * 16
 OPEN = Bounds(Bound(1e18, 1e18), Bound(1e18, 1e18))
 CODECS = ["mod4", "f32"]
-PARAMETERS, BUFFERS = 200, 20
+PARAMETERS, BUFFERS = 1300, 20
 MOST = 0.25  # share of blocks that may stay undecoded
 
 
@@ -37,24 +41,40 @@ class Pair:
     """A proposer and an accepter of one exchange, and the messages that went between them.
 
     ``fine``: how much finer than their difference their scales are; 1 needs one layer, 1 / 16
-    two, 1 / 256 three, less is out of range.
+    two, 1 / 256 three, less is out of range.  ``few``: in the first block of 21 only.
     """
 
     def __init__(
-        self, codec: str = "mod4", fine: float = 1.0, mine: Bounds = OPEN, theirs: Bounds = OPEN
+        self,
+        codec: str = "mod4",
+        fine: float = 1.0,
+        mine: Bounds = OPEN,
+        theirs: Bounds = OPEN,
+        few: bool = False,
     ) -> None:
         rng = np.random.default_rng(4)
         self.x = rng.standard_normal(PARAMETERS + BUFFERS).astype(np.float32)
         self.y = self.x + rng.uniform(-0.1, 0.1, len(self.x)).astype(np.float32)
         self.before = self.x.copy(), self.y.copy()
-        self.proposer = Proposer(BOB, ID, self.side(self.x, fine), mine, codec)
-        self.accepter = Accepter(ALICE, ID, self.side(self.y, fine), theirs)
+        ways = [self.beginning(vector) for vector in (self.x, self.y)]
+        sides = [self.side(vector, fine, few) for vector in (self.x, self.y)]
+        self.proposer = Proposer(BOB, ID, sides[0], mine, ways[0], codec)
+        self.accepter = Accepter(ALICE, ID, sides[1], theirs, ways[1])
         self.messages: list[tuple[object, Buffer]] = []
 
-    def side(self, x: Floats, fine: float) -> Side:
-        typical = np.full(quantiser.blocks_in(PARAMETERS), 0.1 * fine, np.float32)
+    def side(self, x: Floats, fine: float, few: bool) -> Side:
+        typical = np.full(quantiser.blocks_in(PARAMETERS), 0.1, np.float32)
+        typical[: 1 if few else None] *= fine
         own = quantiser.own_scales(x[:PARAMETERS], np.zeros_like(typical), typical)
         return Side(x, PARAMETERS, own)
+
+    def beginning(self, at: Floats, periods: int = 0) -> Progress:
+        """Of a model that began there, so long ago."""
+        made = Progress(Screening(), PARAMETERS, Random(0))
+        made.begin(at[:PARAMETERS])
+        for _ in range(periods):
+            made.close_period()
+        return made
 
     @property
     def moved(self) -> tuple[Floats, Floats]:
@@ -114,7 +134,7 @@ LONG = [Propose, Accept, Commit, More, Commit, Settled]
     [
         ("f32", 1.0, SHORT),
         ("mod4", 1.0, SHORT),
-        ("mod4", 1 / 16, SHORT),
+        ("mod4", 1 / 16, LONG),
         ("mod4", 1 / 256, LONG),
         ("mod4", 1e-5, LONG),
     ],
@@ -140,6 +160,19 @@ def test_the_messages_and_what_they_move(codec: str, fine: float, kinds: list[ty
         assert np.array_equal(a.largest, b.largest)
         assert np.abs(pair.x - pair.y).max() < 0.1 * fine
         assert np.allclose(pair.moved[0], -pair.moved[1], atol=1e-6)
+
+
+@pytest.mark.parametrize(("fine", "kinds"), [(1 / 16, SHORT), (1 / 256, LONG)])
+def test_a_few_unsure_blocks_cost_a_round_trip_only_if_two_layers_do_not_tell(
+    fine: float, kinds: list[type]
+) -> None:
+    pair = Pair(fine=fine, few=True)
+    pair.run()
+    assert pair.kinds == kinds
+    assert pair.proposer.factors == pair.accepter.factors == (1.0, 1.0)
+    assert np.abs(pair.x - pair.y).max() < 0.1
+    assert np.abs(pair.x - pair.y)[:64].max() < 0.1 * fine
+    assert np.allclose(pair.moved[0], -pair.moved[1], atol=1e-6)
 
 
 @pytest.mark.parametrize("codec", CODECS)
@@ -192,6 +225,35 @@ def test_a_lying_factor_is_gentler_or_forged(
             assert np.linalg.norm(pair.moved[0][part]) <= clip / 2 * 1.001
 
 
+@pytest.mark.parametrize("fine", [1.0, 1 / 16, 1 / 256])
+@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("mine", [True, False])
+def test_no_exchange_undoes_much_of_what_either_side_learned(
+    codec: str, fine: float, mine: bool
+) -> None:
+    """The other side is where this one began forty periods ago: a twentieth of the way counts."""
+    pair = Pair(codec, fine)
+    side, other = (pair.proposer, pair.y) if mine else (pair.accepter, pair.x)
+    side._progress = pair.beginning(other, periods=40)
+    answer, payload = pair.settle()
+    assert answer.factor == pytest.approx(0.05, rel=0.02 if codec == "mod4" else 1e-4)
+    assert answer.buffers_factor == 1.0
+    if mine:
+        lie = replace(answer, factor=answer.factor * 1.01)
+        with pytest.raises(Forged, match="a factor of"):
+            pair.proposer.settled(lie, payload, MOST, pair.x)
+    pair.proposer.settled(answer, payload, MOST, pair.x)
+    assert np.allclose(pair.moved[0], -pair.moved[1], atol=1e-6)
+
+
+@pytest.mark.parametrize("most", [-0.1, 1.1, float("nan"), float("inf")])
+def test_a_proposers_most_is_a_share(most: float) -> None:
+    pair = Pair()
+    payload = bytes(pair.commit())[:-4] + struct.pack("<f", most)
+    with pytest.raises(Malformed, match="count for"):
+        pair.committed(payload)
+
+
 def test_a_refusal_of_the_gate_cannot_be_overruled() -> None:
     pair = Pair(mine=Bounds(Bound(0.1, 0.1), Bound(1e18, 1e18)))
     honest, payload = pair.settle()
@@ -202,11 +264,13 @@ def test_a_refusal_of_the_gate_cannot_be_overruled() -> None:
 def test_a_peers_scales_do_not_become_ours() -> None:
     """What is remembered of a difference is at most what our own scales could express."""
     pair = Pair()
-    huge = quantiser.pack_scales(np.full(4, 1e20, np.float32)).tobytes()
+    huge = quantiser.pack_scales(
+        np.full(quantiser.blocks_in(PARAMETERS), 1e20, np.float32)
+    ).tobytes()
     propose, _ = pair.proposer.propose(Lineage())
     pair.accepter.accept(propose, huge, NONCE)
     size = pair.accepter.coder.layer_size()
-    pair.committed(bytes(size))
+    pair.committed(bytes(size) + struct.pack("<f", 1.0))
     assert pair.accepter.largest is not None
     assert pair.accepter.largest.max() <= quantiser.RANGE_PER_SCALE * 0.11
 
@@ -269,7 +333,7 @@ def test_any_payload_of_another_size_is_malformed(codec: str, change: int) -> No
 def test_more_layers_than_are_needed_are_malformed(codec: str) -> None:
     pair = Pair(codec)
     pair.commit()
-    for payload in (b"", bytes(33), bytes(pair.proposer.coder.layer_size())):
+    for payload in (b"", bytes(33)):
         with pytest.raises(Malformed):
             pair.proposer.more(payload)
 
@@ -319,6 +383,8 @@ def test_both_layers_may_come_and_go_in_any_pieces(codec: str, fine: float) -> N
     for piece in sent:
         pair.accepter.take(piece)
     settled, rest = pair.accepter.commit(MOST, pair.y)
+    if isinstance(settled, More):
+        settled, rest = pair.committed(pair.proposer.more(rest)[1])
     assert isinstance(settled, Settled)
     pair.proposer.settled(settled, rest, MOST, pair.x)
     assert np.array_equal(pair.x, whole.x)

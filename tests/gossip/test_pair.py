@@ -15,6 +15,7 @@ from covey.protocols.messages import (
     Commit,
     ExchangeMessage,
     Lineage,
+    More,
     Propose,
     Refuse,
     Settled,
@@ -37,6 +38,15 @@ def answer(core: Core, sender: Core, out: Outgoing, now: float = 0.0) -> Outgoin
     made = core.receive(sender.me, out.message, out.payload, now)
     assert made is not None
     assert made.peer == sender.me
+    return made
+
+
+def settled(proposer: Core, accepter: Core, commit: Outgoing) -> Outgoing:
+    """The accepter's last answer, however many layers it takes."""
+    made = answer(accepter, proposer, commit)
+    while isinstance(made.message, More):
+        made = answer(accepter, proposer, answer(proposer, accepter, made))
+    assert isinstance(made.message, Settled)
     return made
 
 
@@ -209,9 +219,8 @@ def test_of_crossing_proposals_the_smaller_ids_stands(flocks: Flocks) -> None:
     assert large.receive(small.me, refused.message, b"", 0.0) is None
     assert large.busy, "the late Busy is about what it dropped"
     commit = answer(small, large, accept)
-    settled = answer(large, small, commit)
-    assert isinstance(settled.message, Settled)
-    assert small.receive(large.me, settled.message, settled.payload, 0.0) is None
+    last = settled(small, large, commit)
+    assert small.receive(large.me, last.message, last.payload, 0.0) is None
     assert reasons(small) == reasons(large) == [""]
 
 
@@ -219,8 +228,8 @@ def test_a_dropped_proposal_that_is_accepted_late_frees_its_accepter(flocks: Flo
     small, large = two(flocks)
     from_small, from_large = proposal(small, large), proposal(large, small)
     commit = answer(small, large, answer(large, small, from_small))
-    settled = answer(large, small, commit)
-    small.receive(large.me, settled.message, settled.payload, 0.0)
+    last = settled(small, large, commit)
+    small.receive(large.me, last.message, last.payload, 0.0)
     late = answer(small, large, from_large)
     assert isinstance(late.message, Accept)
     freed = answer(large, small, late)
@@ -291,8 +300,8 @@ def test_a_repeated_proposal_is_stale(flocks: Flocks) -> None:
         with pytest.raises(Stale, match="before"):
             b.receive(a.me, out.message, out.payload, 0.0)
         assert b.busy, "the exchange goes on"
-    settled = answer(b, a, answer(a, b, accept))
-    a.receive(b.me, settled.message, settled.payload, 0.0)
+    last = settled(a, b, answer(a, b, accept))
+    a.receive(b.me, last.message, last.payload, 0.0)
     with pytest.raises(Stale):
         b.receive(a.me, out.message, out.payload, 0.0)
     assert not b.busy
