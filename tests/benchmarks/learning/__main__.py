@@ -23,6 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if asked.seeds:
         seeds = tuple(asked.seeds)
         plan = replace(plan, seeds=seeds, text_seeds=seeds, attack_seeds=seeds)
+    if asked.tasks:
+        plan = replace(plan, tasks=tuple(asked.tasks))
     with Runs(asked.workers) as runs:
         return bench(plan, runs, asked.only or list(CLAIMS), asked.out, asked.document)
 
@@ -65,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--short", action="store_true", help="fewer seeds, nodes and settings")
     parser.add_argument("--only", action="append", choices=sorted(CLAIMS), metavar="CLAIM")
     parser.add_argument("--seeds", type=int, nargs="+", help="instead of the plan's")
+    parser.add_argument("--tasks", nargs="+", choices=("digits", "mnist"), help="likewise")
     parser.add_argument("--workers", type=int, help="processes (default: one per core)")
     parser.add_argument("--out", type=Path, default=Path("bench-learning.json"))
     parser.add_argument("--document", type=Path, help="whose tables and figures are renewed")

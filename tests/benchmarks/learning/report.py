@@ -19,6 +19,7 @@ def about(runs: Runs, plan: Plan) -> dict[str, object]:
     """When, where and with what: enough to judge a difference."""
     return document.machine(("covey", "torch", "numpy", "scikit-learn")) | {
         "seconds": round(runs.seconds),
+        "tasks": [*plan.tasks, "text"],
         "seeds": list(plan.seeds),
         "tuning_seeds": list(plan.tuning),
     }
