@@ -1,6 +1,7 @@
 """A node's end of the learner link in a thread of its own, with a script for what it answers."""
 
 import asyncio
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -17,6 +18,7 @@ from covey.protocols.link import SettledReport
 from covey.protocols.messages import Lineage
 
 PATIENCE_S = 30.0
+LOOPBACK = next(name for _, name in socket.if_nameindex() if name.startswith("lo"))
 Vector = NDArray[np.float32]
 
 

@@ -13,6 +13,7 @@ from covey.choice import chosen, parallel
 from covey.errors import ShareError
 from covey.protocols.layout import Kind
 from covey.tensors import TensorWeights
+from tests.covey.conftest import LOOPBACK
 
 
 class Net(nn.Module):
@@ -34,8 +35,9 @@ def names(model: nn.Module, share: str | Sequence[str] | None = None) -> list[st
 
 
 @pytest.fixture
-def alone(tmp_path: Path) -> Iterator[None]:
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """torch.distributed with this process only."""
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", LOOPBACK)  # whatever this machine's name resolves to
     meet = f"file://{tmp_path / 'meet'}"
     distributed.init_process_group("gloo", init_method=meet, rank=0, world_size=1)
     yield
