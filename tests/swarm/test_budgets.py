@@ -19,7 +19,7 @@ from tests.swarm.flock import Flock, Node, until
 pytestmark = pytest.mark.swarm
 
 IDLE_CORE_MAX = 0.01  # of a core
-IDLE_BYTES_MAX = 90e6
+IDLE_BYTES_MAX = 80e6
 START_CPU_S_MAX = 2.0  # half a second on an idle machine
 STATUS_CPU_S_MAX = 0.4
 STEP_S_MAX = 20e-6
