@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from covey.gossip.config import Config
+from covey.node.learning import pace_s
 from covey.protocols.messages import Phase
 from tests.node.hosts import LAYOUT, PLAIN, nodes, noise, until
 from tests.node.learners import move, whole
@@ -172,6 +173,11 @@ def test_a_learner_gets_another_model_while_it_trains(tmp_path: Path) -> None:
             await learner.leave()
 
     asyncio.run(go())
+
+
+@pytest.mark.parametrize(("spent_s", "wanted_s"), [(0.01, 0.5), (0.2, 2.0), (9.0, 30.0)])
+def test_exchanges_take_a_tenth_of_the_time(spent_s: float, wanted_s: float) -> None:
+    assert pace_s(spent_s) == pytest.approx(wanted_s), "from half a second to half a minute"
 
 
 def test_periods_are_counted_and_paced(tmp_path: Path) -> None:
