@@ -259,7 +259,7 @@ def _goodputs(ours: Swarm, machine: Machine, count: int) -> Iterator[float]:
 
 def _made(group: str, ours: Swarm) -> Row:
     """A round without an exchange would be too fast: momentum alone moves a model too."""
-    name, least = f"{len(ours.nodes)} nodes: exchanges per round, of whom has fewest", 0.9
+    name, least = f"{len(ours.nodes)} nodes: exchanges per node and round", 0.9
     return compared(group, name, "", [ours.made()], [1.0], "one each", Target(least=least))
 
 

@@ -65,11 +65,11 @@ class Swarm:
         return elapsed_s(answers)
 
     def made(self) -> float:
-        """Exchanges per round, of the node that made fewest, since this was asked last."""
+        """Exchanges per node and round since this was asked last."""
         now = self.exchanges()
-        fewest = min(after - before for after, before in zip(now, self._before, strict=True))
-        rounds, self._rounds, self._before = self._rounds, 0, now
-        return fewest / max(1, rounds)
+        rounds, before = self._rounds, self._before
+        self._rounds, self._before = 0, now
+        return (sum(now) - sum(before)) / len(self.nodes) / max(1, rounds)
 
     def cpu_s(self) -> float:
         """Of the nodes, and of the learners in their rounds."""
