@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from covey.node.api import Api
 from covey.node.events import EventLog
@@ -25,6 +26,9 @@ from covey.node.report import (
 )
 from covey.node.settings import Endpoint, Settings
 from covey.node.throttle import Limits
+
+settings.register_profile("seeded", derandomize=True, deadline=None)
+settings.load_profile("seeded")
 
 PATIENCE_S = 30.0
 SWARM = SwarmReport("abcd", "lab", members=2, alive=2)

@@ -19,26 +19,21 @@ class Passed:
     count: int
 
 
-def drive(bucket: Bucket, arrivals: list[tuple[float, int]]) -> list[Passed]:
-    """Each (time, bytes) stands in line and passes when it may, in the order of arrival."""
-    passed = []
-    for at, count in arrivals:
-        place = bucket.join(count, at)
-        passed.append((at, place, count))
-    # Once all have joined: when does each pass, asked again at the time that it was told?
-    result = []
-    for at, place, count in passed:
-        now = at
+def drive(bucket: Bucket, counts: list[int]) -> list[Passed]:
+    """All stand in line at time 0; when each passes."""
+    places = [bucket.join(count, 0.0) for count in counts]
+    now, passed = 0.0, []
+    for place, count in zip(places, counts, strict=True):
         while (wait_s := bucket.wait_s(place, now)) > 0:
             now += wait_s
-        result.append(Passed(now, count))
-    return result
+        passed.append(Passed(now, count))
+    return passed
 
 
 @given(RATES, st.lists(st.integers(1, 10**6), min_size=1, max_size=20))
 def test_never_more_than_rate_times_time_and_a_burst(rate: float, counts: list[int]) -> None:
     """All come at once.  In every window from the first to any later one."""
-    passed = drive(Bucket(rate, 0.0), [(0.0, count) for count in counts])
+    passed = drive(Bucket(rate, 0.0), counts)
     burst = max(rate * 0.05, *counts)
     for first in range(len(passed)):
         total = 0
@@ -70,7 +65,7 @@ def test_pauses_earn_no_more_than_a_burst(rate: float, gaps: list[tuple[float, i
 @given(RATES, st.lists(st.integers(1, 10**6), min_size=2, max_size=50))
 def test_nobody_is_passed_over_or_waits_for_ever(rate: float, counts: list[int]) -> None:
     """However much others bring: who came before passes before, and by the time it takes."""
-    passed = drive(Bucket(rate, 0.0), [(0.0, count) for count in counts])
+    passed = drive(Bucket(rate, 0.0), counts)
     ahead = 0
     for before, item in pairwise(passed):
         assert before.at <= item.at
