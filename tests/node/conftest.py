@@ -7,8 +7,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import hypothesis
 import pytest
-from hypothesis import settings
 
 from covey.node.api import Api
 from covey.node.events import EventLog
@@ -27,8 +27,8 @@ from covey.node.report import (
 from covey.node.settings import Endpoint, Settings
 from covey.node.throttle import Limits
 
-settings.register_profile("seeded", derandomize=True, deadline=None)
-settings.load_profile("seeded")
+hypothesis.settings.register_profile("seeded", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("seeded")
 
 PATIENCE_S = 30.0
 SWARM = SwarmReport("abcd", "lab", members=2, alive=2)
