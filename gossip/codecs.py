@@ -14,13 +14,18 @@ import numpy as np
 
 from covey.gossip import mixing, quantiser
 from covey.gossip.quantiser import LAYERS, Floats, Indices, Quantiser, Workspace
+from covey.gossip.reference import CODED
 from covey.gossip.screening import Pair
 from covey.protocols.errors import Malformed, Unsupported
+from covey.protocols.limits import CHUNK_BYTES_MAX
 
 Buffer = quantiser.Buffer
 
-_PIECE_BLOCKS = 1 << 14  # of layer 0 coded at once: 0.5 MiB on the wire, from 4 MiB of float32
-_PIECE_BYTES = 1 << 19
+_PIECE_BLOCKS = 31 << 10  # of layer 0 coded at once, from 8 MiB of float32
+_PIECE_BYTES = 1 << 20
+
+assert _PIECE_BLOCKS * CODED <= CHUNK_BYTES_MAX
+assert _PIECE_BYTES <= CHUNK_BYTES_MAX
 
 
 @dataclass(frozen=True, slots=True)

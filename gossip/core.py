@@ -194,10 +194,14 @@ class Core(ABC):
         intake = self.intake(sender, message)
         intake.take(payload)
         out = intake.end(now)
-        if out is None or intake.early is None:
-            return None if out is None else out.whole()
-        first = b"".join(intake.early.pieces)
-        return Outgoing(out.peer, out.message, first + out.payload)
+        if out is not None and intake.early is not None:
+            out = Outgoing(out.peer, out.message, b"".join((*intake.early.pieces, out.payload)))
+        self.finish()
+        return None if out is None else out.whole()
+
+    def finish(self) -> None:
+        """Do what need not be done before the last answer leaves."""
+        return
 
     def intake(self, sender: PeerId, message: ExchangeMessage) -> Intake:
         """Take a message whose payload comes in pieces.  Raises RemoteError."""

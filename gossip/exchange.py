@@ -6,8 +6,8 @@
     COMMITTED  ── Commit(layer 0[, layer 1]) ──────►
                ◄── More(layer 1[, layer 2]) ─────────  CONTINUED     only if blocks are still unsure
     COMMITTED  ── Commit([layer 2]) ───────────────►                 or many were
-               ◄── Settled(factor[, layer 1]) ───────  DONE, half applied
-    DONE, half applied
+               ◄── Settled(factor[, layer 1]) ───────  SETTLED, half applied at once: DONE
+    SETTLED, half applied at once: DONE
 
 Payloads come in pieces.  As soon as the accepter's scales are there the proposer's layer 0 leaves,
 so that both layers 0 are under way at once, each coded as it goes and read as it comes.
@@ -54,6 +54,7 @@ class State(Enum):
     COMMITTED = auto()
     ACCEPTED = auto()
     CONTINUED = auto()
+    SETTLED = auto()  # the factors are agreed, and our half is yet to be applied
     DONE = auto()
 
 
@@ -62,6 +63,7 @@ _EXPECTED: dict[State, tuple[type, ...]] = {
     State.COMMITTED: (More, Settled),
     State.ACCEPTED: (Commit, Refuse),
     State.CONTINUED: (Commit, Refuse),
+    State.SETTLED: (),
     State.DONE: (),
 }
 
@@ -118,10 +120,10 @@ class Exchange:
         parameters, buffers = self.bounds.factors((apart[0] / tolerance, apart[1] / tolerance))
         return min(parameters, most), buffers
 
-    def _move(self, x: Floats, factors: Pair) -> None:
+    def move(self, x: Floats) -> None:
         """Apply our half, which ends the exchange."""
-        self.factors = factors
-        self.coder.apply(x, (_HALF * factors[0], _HALF * factors[1]))
+        assert self.state is State.SETTLED, "the factors come first"
+        self.coder.apply(x, (_HALF * self.factors[0], _HALF * self.factors[1]))
         self.state = State.DONE
 
 
@@ -202,8 +204,8 @@ class Proposer(Exchange):
         (self._stated,) = _MOST.unpack(ending[-_MOST.size :])
         return ending
 
-    def settled(self, message: Settled, payload: Buffer, undecoded_max: float, x: Floats) -> None:
-        """Apply our half.  Raises Forged if a factor is more than the bounds allow."""
+    def settled(self, message: Settled, payload: Buffer, undecoded_max: float) -> None:
+        """Take the factors.  Raises Forged if a factor is more than the bounds allow."""
         if self.coder.pending:
             self.coder.read(payload)
         elif len(payload):
@@ -215,7 +217,7 @@ class Proposer(Exchange):
         for factor, most in zip(factors, allowed, strict=True):
             if factor > most:
                 raise Forged(f"a factor of {factor:.3g} where {most:.3g} is allowed")
-        self._move(x, factors)
+        self.factors, self.state = factors, State.SETTLED
 
 
 class Accepter(Exchange):
@@ -233,8 +235,8 @@ class Accepter(Exchange):
         answer = Accept(self.exchange, nonce, *_stated(own))
         return answer, self.coder.scales(), self.coder.pieces()
 
-    def commit(self, undecoded_max: float, x: Floats) -> tuple[More | Settled, Buffer]:
-        """The proposer's codes have come; apply our half if nothing is unsure any more."""
+    def commit(self, undecoded_max: float) -> tuple[More | Settled, Buffer]:
+        """The proposer's codes have come; settle if nothing is unsure any more."""
         rest, out = self._behind(), bytearray()
         first, many = self.state is State.ACCEPTED, self.coder.undecoded > _FEW
         if first and self.coder.pending:
@@ -248,7 +250,8 @@ class Accepter(Exchange):
                 out += self.coder.write()
             self.state = State.CONTINUED
             return More(self.exchange), out
-        self._move(x, self._allowed(undecoded_max, min(theirs, self._most())))
+        self.factors = self._allowed(undecoded_max, min(theirs, self._most()))
+        self.state = State.SETTLED
         return Settled(self.exchange, *self.factors), out
 
 

@@ -150,15 +150,24 @@ class Pair(Core):
     def holds(self, opened: Exchange) -> bool:
         return self._open is opened
 
+    def finish(self) -> None:
+        """Apply our half of an exchange that is settled."""
+        opened = self._open
+        if opened is not None and opened.state is State.SETTLED:
+            opened.move(self.replica.x)
+            self._mixed(opened)
+
     def failed(
         self, peer: PeerId, reason: str, detail: str = "", exchange: bytes | None = None
     ) -> None:
+        self.finish()
         opened = self._open
         if opened is not None and opened.peer == peer and exchange in (None, opened.exchange):
             self._end(opened, reason, detail)
 
     def tick(self, now: float) -> None:
         """Give up an exchange whose proposer went silent."""
+        self.finish()
         if self._open is not None and now >= self._deadline:
             peer, waited_s = self._open.peer, now - self._opened_at
             self._end(self._open, "silent", f"its codes did not come within {waited_s:.1f} s")
@@ -222,19 +231,19 @@ class Pair(Core):
             if isinstance(message, More):
                 return Outgoing(opened.peer, *opened.more(payload))
             assert isinstance(message, Settled)
-            opened.settled(message, payload, most, self.replica.x)
-            self._mixed(opened)
+            opened.settled(message, payload, most)
+            self.finish()
             return None
         assert isinstance(opened, Accepter)
-        answer, codes = opened.commit(most, self.replica.x)
+        answer, codes = opened.commit(most)
         self._patience.heard(opened.peer, now - self._opened_at)
-        if opened.state is State.DONE:
-            self._mixed(opened)
+        if opened.state is State.SETTLED:
+            self._deadline = float("inf")  # nothing more is waited for
         else:
             self._hold(opened, now, now + self._patience.seconds + self.haul_s)
         return Outgoing(opened.peer, answer, codes)
 
-    def _mixed(self, opened: Proposer | Accepter) -> None:
+    def _mixed(self, opened: Exchange) -> None:
         """Keep what the exchange taught us and let go of it."""
         undecoded, reason, detail = opened.coder.undecoded, "", ""
         if undecoded > self.config.screening.undecoded_share:

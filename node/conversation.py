@@ -15,6 +15,7 @@ from typing import Protocol, TypeVar
 from covey.gossip.codecs import payload_limit
 from covey.gossip.core import Intake, Outgoing
 from covey.node.letters import Letters
+from covey.node.line import Channel
 from covey.node.runner import CoreRunner
 from covey.node.streams import Buffer
 from covey.node.throttle import Limits
@@ -28,6 +29,7 @@ from covey.protocols.messages import ALGORITHM_OF, Busy, ExchangeMessage, Propos
 T = TypeVar("T")
 
 _FIRST_TIMEOUT_S = 10.0
+_SMALL_BYTES = 64 * limits.KIB  # hashed on the loop: not worth a way to the worker
 _LEAST_TIMEOUT_S = 5.0  # longer than patience.py's: the accepter gives up first
 _STRETCH_MAX = 16.0
 
@@ -136,21 +138,20 @@ class Conversation:
         # Else many peers that propose in turn could keep our own work waiting for ever.
         occupied = answering and self.runner.wanted and isinstance(message, Propose)
         intake = await self._run(lambda: self.runner.core.intake(peer, message))
-        digest, length = hashlib.sha256(), 0
+        total = _Total()
         early, ending = None, asyncio.get_running_loop().create_future()
         while (part := await letters.part()) is not None:
-            length += len(part)
-            if length > self.limit:
+            if total.length + len(part) > self.limit:
                 raise TooLarge(f"a payload of more than {self.limit} bytes")
-            await self._run(functools.partial(_take, intake, digest, part))
+            await self._run(functools.partial(_take, intake, total, part))
             if early is None and intake.early is not None:
                 early = intake.early
                 letters.post(self._letter(letters, early, ending))
         opened = open_sealed(letters.sealed)
-        self._admit(opened, peer, message, length)
+        self._admit(opened, peer, message, total.length)
 
         def end() -> Outgoing | None:
-            opened.check_digest(digest.digest())
+            opened.check_digest(total.digest.digest())
             if occupied:
                 return Outgoing(peer, Busy(message.exchange))
             return intake.end(time.monotonic())
@@ -160,6 +161,7 @@ class Conversation:
             out = Outgoing(peer, Refuse(message.exchange, "unexpected", "not a message to answer"))
         if early is None and out is not None:
             letters.post(self._letter(letters, out))
+            self.runner.post(self.runner.core.finish)
         elif early is not None and (out is None or out.message != early.message):
             letters.channel.abort()  # given up meanwhile, and a message is half way out
             return False
@@ -171,21 +173,29 @@ class Conversation:
         self, letters: Letters, out: Outgoing, ending: "asyncio.Future[Buffer] | None" = None
     ) -> None:
         """Send a message; ``ending`` is what its payload ends with, once that is known."""
-        channel, digest, length = letters.channel, hashlib.sha256(), 0
+        channel, total = letters.channel, _Total()
         await channel.write(announce(out.message))
-        parts = _parts(out.payload, out.pieces)
-        last = ending is None
-        while True:
-            ahead = self._submit(functools.partial(_next, parts, digest))
-            while (part := await ahead) is not None:
-                length += len(part)
-                ahead = self._submit(functools.partial(_next, parts, digest))
-                await channel.write(part)
-            if last or ending is None:
-                break
-            parts, last = _parts(await ending), True
-        sealed = self._sealer.seal_digest(self._scope, out.message, length, digest.digest())
+        await self._carry(channel, total, out.payload, out.pieces)
+        if ending is not None:
+            await self._carry(channel, total, await ending)
+        digest = total.digest.digest()
+        sealed = self._sealer.seal_digest(self._scope, out.message, total.length, digest)
         await channel.write(sealed, True)
+
+    async def _carry(
+        self, channel: Channel, total: "_Total", payload: Buffer, pieces: Iterable[Buffer] = ()
+    ) -> None:
+        """Send a part of a payload; the worker is one chunk ahead."""
+        if pieces == () and len(payload) <= _SMALL_BYTES:
+            if len(payload):
+                total.add(payload)
+                await channel.write(payload)
+            return
+        parts = _parts(payload, pieces)
+        ahead = self._submit(functools.partial(_next, parts, total))
+        while (part := await ahead) is not None:
+            ahead = self._submit(functools.partial(_next, parts, total))
+            await channel.write(part)
 
     async def _fail(self, out: Outgoing, reason: str, detail: str) -> None:
         core, exchange = self.runner.core, out.message.exchange
@@ -240,16 +250,27 @@ class Conversation:
         return self._typical_s or 0.0
 
 
-def _take(intake: Intake, digest: "hashlib._Hash", part: memoryview) -> None:
-    digest.update(part)
+class _Total:
+    """Length and SHA-256 of a payload as it passes."""
+
+    def __init__(self) -> None:
+        self.length, self.digest = 0, hashlib.sha256()
+
+    def add(self, part: Buffer) -> None:
+        self.length += len(part)
+        self.digest.update(part)
+
+
+def _take(intake: Intake, total: _Total, part: memoryview) -> None:
+    total.add(part)
     intake.take(part)
 
 
-def _next(parts: Iterator[Buffer], digest: "hashlib._Hash") -> Buffer | None:
-    """The next part, hashed, or None."""
+def _next(parts: Iterator[Buffer], total: _Total) -> Buffer | None:
+    """The next part, counted, or None."""
     part = next(parts, None)
     if part is not None:
-        digest.update(part)
+        total.add(part)
     return part
 
 

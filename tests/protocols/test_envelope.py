@@ -9,7 +9,15 @@ from typing import Any
 import pytest
 
 from covey.protocols import limits, packing
-from covey.protocols.envelope import Opened, ReplayWindow, Scope, Sealer, open_sealed
+from covey.protocols.envelope import (
+    Opened,
+    ReplayWindow,
+    Scope,
+    Sealer,
+    announce,
+    announced,
+    open_sealed,
+)
 from covey.protocols.errors import Forged, Malformed, RemoteError, Stale, TooLarge, Unsupported
 from covey.protocols.identity import Identity, PeerId
 from covey.protocols.messages import Busy, ExchangeMessage
@@ -185,3 +193,24 @@ def test_senders_are_bounded_and_the_longest_silent_goes_first() -> None:
     assert len(window._seen) == limits.PEERS_MAX
     assert not admitted(window, peers[-1], b"i" * 16, 1)
     assert admitted(window, peers[1], b"i" * 16, 1)
+
+
+@pytest.mark.parametrize("message", EXCHANGE, ids=lambda message: type(message).__name__)
+def test_what_is_announced_is_read(message: ExchangeMessage) -> None:
+    assert announced(announce(message)) == message
+
+
+@pytest.mark.parametrize(
+    ("data", "error"),
+    [
+        (b"", Malformed),
+        (packing.pack(["busy"]), Malformed),
+        (packing.pack([5, {}]), Malformed),
+        (packing.pack(["busy", {}]), Malformed),
+        (packing.pack(["rumour", {}]), Unsupported),
+        (bytes(limits.HEADER_BYTES_MAX + 1), TooLarge),
+    ],
+)
+def test_announcements_that_make_no_sense(data: bytes, error: type[RemoteError]) -> None:
+    with pytest.raises(error):
+        announced(data)

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import pytest
 
 from covey.protocols import certificates, invite, limits, link, messages, packing
-from covey.protocols.envelope import Opened, Scope, Sealer, open_sealed
+from covey.protocols.envelope import Opened, Scope, Sealer, announce, announced, open_sealed
 from covey.protocols.errors import RemoteError
 from covey.protocols.identity import Identity, PeerId
 from covey.protocols.invite import Invite
@@ -116,6 +116,23 @@ def test_open_sealed() -> None:
 
     outcomes = fuzz(Target(open_sealed, RemoteError, tree_bytes, check), make)
     assert set(outcomes) >= {"accepted", "Malformed", "Unsupported", "Forged"}
+
+
+def test_announced() -> None:
+    valid = [announce(message) for message in EXCHANGE]
+    trees = [packing.unpack(data, limits.HEADER_BYTES_MAX) for data in valid]
+    mutator = Mutator(6, valid)
+
+    def make() -> bytes:
+        if mutator.rng.random() < 0.4:
+            return mutator.data()
+        return mutator.packed(mutator.rng.choice(trees))
+
+    def check(message: messages.ExchangeMessage) -> None:
+        assert announced(announce(message)) == message
+
+    outcomes = fuzz(Target(announced, RemoteError, tree_bytes, check), make)
+    assert set(outcomes) >= {"accepted", "Malformed", "Unsupported"}
 
 
 class Undeclared(Exception):

@@ -1,0 +1,203 @@
+"""Exchanges whose payloads come and go in pieces: what is begun early, given up, or left to do."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from covey.gossip.config import Config
+from covey.gossip.core import Intake, Outgoing
+from covey.gossip.pair import Pair
+from covey.protocols.errors import Malformed, Stale, Unsupported
+from covey.protocols.messages import Accept, Commit, More, Refuse, Settled
+
+if TYPE_CHECKING:
+    from tests.gossip.conftest import Flock
+
+Flocks = type["Flock"]
+CODECS = ["mod4", "f32"]
+
+
+def two(flocks: Flocks, codec: str = "mod4") -> tuple[Pair, Pair]:
+    flock = flocks(2, 5000, 10, Config(codec=codec), seed=3).scattered(0.01)
+    a, b = flock.cores
+    assert isinstance(a, Pair)
+    assert isinstance(b, Pair)
+    return a, b
+
+
+def accepted(a: Pair, b: Pair) -> Outgoing:
+    """``b``'s answer to ``a``'s proposal, its layer yet to be made."""
+    a.open_period(1)
+    out = a.propose([b.me], 0.0)
+    assert out is not None
+    intake = b.intake(a.me, out.message)
+    intake.take(out.payload)
+    assert intake.early is None
+    answer = intake.end(0.0)
+    assert answer is not None
+    assert isinstance(answer.message, Accept)
+    return answer
+
+
+def begun(a: Pair, b: Pair, answer: Outgoing) -> tuple[Intake, Outgoing]:
+    """``a`` after the scales of ``answer``: on its way in, and Commit on its way out."""
+    intake = a.intake(b.me, answer.message)
+    intake.take(answer.payload)
+    if intake.early is None:  # f32 has no scales: anything will do
+        intake.take(next(iter(answer.pieces)))
+    assert intake.early is not None
+    assert isinstance(intake.early.message, Commit)
+    return intake, intake.early
+
+
+def committed(a: Pair, b: Pair) -> Outgoing:
+    """Up to ``b``'s Settled; nothing is applied yet."""
+    answer = accepted(a, b)
+    intake, early = begun(a, b, answer)
+    there = b.intake(a.me, early.message)
+    for piece in early.pieces:
+        there.take(piece)
+    for piece in answer.pieces:
+        intake.take(piece)
+    last = intake.end(0.0)
+    assert last is not None
+    assert last.message == early.message
+    there.take(last.payload)
+    settled = there.end(0.0)
+    assert settled is not None
+    if isinstance(settled.message, More):
+        again = a.receive(b.me, settled.message, settled.payload, 0.0)
+        assert again is not None
+        there = b.intake(a.me, again.message)
+        there.take(again.payload)
+        settled = there.end(0.0)
+        assert settled is not None
+    assert isinstance(settled.message, Settled)
+    return settled
+
+
+def reasons(core: Pair) -> list[str]:
+    return [outcome.reason for outcome in core.outcomes()]
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_half_a_difference_each_as_with_whole_messages(flocks: Flocks, codec: str) -> None:
+    a, b = two(flocks, codec)
+    before = a.replica.x + b.replica.x
+    settled = committed(a, b)
+    a.receive(b.me, settled.message, settled.payload, 0.0)
+    b.finish()
+    whole = two(flocks, codec)
+    whole[0].open_period(1)
+    out = whole[0].propose([whole[1].me], 0.0)
+    cores = whole[::-1]
+    while out is not None:  # by turns
+        out = cores[0].receive(cores[1].me, out.message, out.payload, 0.0)
+        cores = cores[::-1]
+    for core, other in zip((a, b), whole, strict=True):
+        assert np.array_equal(core.replica.x, other.replica.x)
+        assert reasons(core) == [""]
+        assert not core.busy
+    assert np.allclose(a.replica.x + b.replica.x, before, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "then",
+    [
+        lambda a, b: b.finish(),
+        lambda a, b: b.failed(a.me, "silent"),
+        lambda a, b: b.tick(1e9),
+        lambda a, b: b.receive(a.me, *_proposal_again(a, b)),
+    ],
+)
+def test_what_is_settled_is_applied_whatever_comes(
+    flocks: Flocks, then: Callable[[Pair, Pair], object]
+) -> None:
+    """The other side has our word that it is."""
+    a, b = two(flocks)
+    before = b.replica.x.copy()
+    committed(a, b)
+    assert b.busy, "nothing else may move the vector now"
+    assert np.array_equal(b.replica.x, before)
+    then(a, b)
+    assert not np.array_equal(b.replica.x, before)
+    assert reasons(b)[0] == ""
+
+
+def _proposal_again(a: Pair, b: Pair) -> tuple[object, ...]:
+    a.failed(b.me, "cut")
+    a.open_period(1)
+    out = a.propose([b.me], 0.0)
+    assert out is not None
+    return out.message, out.payload, 0.0
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_what_is_given_up_is_neither_sent_nor_taken(flocks: Flocks, codec: str) -> None:
+    a, b = two(flocks, codec)
+    before = a.replica.x.copy(), b.replica.x.copy()
+    answer = accepted(a, b)
+    intake, early = begun(a, b, answer)
+    there = b.intake(a.me, early.message)
+    leaving = iter(early.pieces)
+    there.take(next(leaving))
+    for core, other in ((a, b), (b, a)):
+        core.failed(other.me, "cut")
+        assert reasons(core) == ["cut"]
+    for pieces in (leaving, iter(answer.pieces)):
+        with pytest.raises(Stale):
+            next(pieces)
+    intake.take(b"whatever")
+    there.take(b"whatever")
+    refused = intake.end(0.0)
+    assert refused is not None
+    assert isinstance(refused.message, Refuse)
+    with pytest.raises(Stale):
+        there.end(0.0)
+    for core, x in zip((a, b), before, strict=True):
+        assert np.array_equal(core.replica.x, x)
+        assert not core.busy
+
+
+def test_one_payload_at_a_time(flocks: Flocks) -> None:
+    a, b = two(flocks)
+    answer = accepted(a, b)
+    begun(a, b, answer)
+    with pytest.raises(Unsupported):
+        a.intake(b.me, answer.message)
+    assert reasons(a) == ["unsupported"]
+    assert not a.busy
+
+
+def test_a_malformed_piece_ends_the_exchange(flocks: Flocks) -> None:
+    a, b = two(flocks)
+    intake, _ = begun(a, b, accepted(a, b))
+    with pytest.raises(Malformed, match="inside a block"):
+        intake.take(bytes(50))  # it ends inside a block
+    assert reasons(a) == ["malformed"]
+    assert not a.busy
+
+
+def test_a_payload_that_ends_early_is_malformed(flocks: Flocks) -> None:
+    a, b = two(flocks)
+    intake, _ = begun(a, b, accepted(a, b))
+    with pytest.raises(Malformed, match="too short"):
+        intake.end(0.0)
+    assert not a.busy
+
+
+def test_memory_is_used_again_unless_it_may_still_be_on_its_way(flocks: Flocks) -> None:
+    a, b = two(flocks)
+    settled = committed(a, b)
+    a.receive(b.me, settled.message, settled.payload, 0.0)
+    b.finish()
+    spaces = a._workspace, b._workspace
+    assert None not in spaces
+    answer = accepted(a, b)
+    assert (a._workspace, b._workspace) == (None, None)
+    a.failed(b.me, "cut")
+    b.failed(a.me, "cut")
+    assert (a._workspace, b._workspace) == (None, None)
+    assert answer.peer == a.me
