@@ -15,7 +15,7 @@ Bar = tuple[str, float]
 
 def draw(rows: Sequence[Row], path: Path) -> None:
     """Write the picture, if both of its panels were measured."""
-    panels = {"four nodes on two cores": crowd(rows), "two nodes, by cable": cables(rows)}
+    panels = {"nodes on one machine": crowd(rows), "two nodes, by cable": cables(rows)}
     if not all(panels.values()):
         return
     figure = Figure(figsize=_SIZE_IN, layout="constrained")
