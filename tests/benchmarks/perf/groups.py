@@ -44,7 +44,7 @@ class Plan:
     turns: int = 25
     flat_out_s: float = 20.0
     sizes: tuple[int, ...] = (100_000, 1_000_000, 10_000_000, 30_000_000, 100_000_000)
-    flocks: tuple[int, ...] = (2, 8, 32)
+    flocks: tuple[int, ...] = (8, 32)  # of two nodes each is the other's only choice
     flock_parameters: int = 100_000
     period_s: float = 3.0
     periods: int = 8
@@ -57,7 +57,7 @@ SHORT = replace(
     turns=5,
     flat_out_s=5.0,
     sizes=(100_000, 1_000_000, 10_000_000),
-    flocks=(2, 4),
+    flocks=(4, 8),
     periods=4,
 )
 
