@@ -32,6 +32,7 @@ class Letters:
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
         self.sealed = b""  # of the message that was read to its end
+        self.heard = 0  # messages
         self.given_up = False  # we broke the channel, as what we sent could not be finished
         self._letters: list[asyncio.Task[None]] = []  # that are being sent
 
@@ -42,6 +43,7 @@ class Letters:
             raise TooLarge(f"a header of {len(chunk)} bytes; the most is {limits.HEADER_BYTES_MAX}")
         if last:
             raise Refused(bytes(chunk))
+        self.heard += 1
         return announced(bytes(chunk))
 
     async def part(self) -> memoryview | None:

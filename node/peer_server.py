@@ -18,7 +18,7 @@ from covey.node import streams
 from covey.node.ledger import Lane
 from covey.node.letters import Letters, Refused
 from covey.node.line import Line, abort
-from covey.node.listener import IDLE_S, LINGER_S, Listener, host_of, log_bug
+from covey.node.listener import IDLE_S, LINGER_S, Listener, Visit, host_of, log_bug
 from covey.node.tasks import OnBug, Tasks
 from covey.node.throttle import Limits, Throttle
 from covey.node.tls import Credentials, PeerSocket
@@ -217,7 +217,7 @@ class PeerServer:
                     if letters.given_up:
                         return
                     raise Malformed("the message was cut off") from error
-            visit.idle()
+            letters.post(_rest(visit, letters, letters.heard))
 
     async def _sample(self, request: web.Request) -> web.StreamResponse:
         """For a member that measures the way: the answer is as long as the request."""
@@ -302,6 +302,12 @@ async def _sending(
         if request.transport is not None:
             abort(request.transport)
         raise ConnectionResetError("the peer reads too slowly") from error
+
+
+async def _rest(visit: Visit, letters: Letters, heard: int) -> None:
+    """The answer has left: the line is idle unless the next message is on its way."""
+    if letters.heard == heard:
+        visit.idle()
 
 
 async def _dismiss(letters: Letters, status: int, reason: str, detail: str) -> None:

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from covey.node import peer_server, streams
+from covey.node import listener, peer_server, streams
 from covey.node.ledger import Lane
 from covey.node.transport import Kind, Unreachable
 from covey.protocols import limits, packing
 from covey.protocols.errors import Stale
+from tests.node import pipes
 from tests.node.members import SECRET, Member, members, noise, until
-from tests.node.pipes import chunk, framed, refusal
+from tests.node.pipes import chunk, framed, refusal, rest
 
 
 def post(path: str, body: bytes, *headers: str, length: int | None = None) -> bytes:
@@ -204,6 +205,25 @@ def test_a_reader_that_does_not_read_is_dropped(
             assert two.handler.rejections == []
             writer.transport.abort()
             assert reader is not None
+
+    asyncio.run(go())
+
+
+def test_a_line_is_not_idle_while_its_answer_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listener, "IDLE_S", 0.1)
+
+    async def go() -> None:
+        async with members(SECRET, SECRET) as (one, two):
+            two.handler.answer = noise(16 << 20)
+            async with one.transport.call(two.peer, two.address) as letters:
+                await pipes.say(letters, one.sealed())
+                await letters.announcement()
+                await asyncio.sleep(0.4)  # in which the peer cannot go on
+                _, answer = await rest(letters)
+                assert answer == two.handler.answer
+                await until(lambda: two.handler.gone)  # and now it is idle
+                assert two.handler.rejections == []
+            assert not one.transport._lines._idle
 
     asyncio.run(go())
 
