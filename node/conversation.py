@@ -13,7 +13,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol, TypeVar
 
 from covey.gossip.codecs import payload_limit
-from covey.gossip.core import Intake, Outgoing
+from covey.gossip.core import Core, Intake, Outgoing
 from covey.node.letters import Letters
 from covey.node.line import Channel
 from covey.node.runner import CoreRunner
@@ -137,24 +137,21 @@ class Conversation:
         """Take the payload of ``message`` and post what answers it; whether there is an answer."""
         # Else many peers that propose in turn could keep our own work waiting for ever.
         occupied = answering and self.runner.wanted and isinstance(message, Propose)
-        intake = await self._run(lambda: self.runner.core.intake(peer, message))
-        total = _Total()
-        early, ending = None, asyncio.get_running_loop().create_future()
+        hearing, early = _Hearing(self.runner.core, peer, message), None
+        ending = asyncio.get_running_loop().create_future()
         while (part := await letters.part()) is not None:
-            if total.length + len(part) > self.limit:
+            if hearing.total.length + len(part) > self.limit:
                 raise TooLarge(f"a payload of more than {self.limit} bytes")
-            await self._run(functools.partial(_take, intake, total, part))
-            if early is None and intake.early is not None:
-                early = intake.early
+            begun = await self._run(functools.partial(hearing.take, part))
+            if early is None and begun is not None:
+                early = begun
                 letters.post(self._letter(letters, early, ending))
         opened = open_sealed(letters.sealed)
-        self._admit(opened, peer, message, total.length)
+        self._admit(opened, peer, message, hearing.total.length)
 
         def end() -> Outgoing | None:
-            opened.check_digest(total.digest.digest())
-            if occupied:
-                return Outgoing(peer, Busy(message.exchange))
-            return intake.end(time.monotonic())
+            busy = Outgoing(peer, Busy(message.exchange)) if occupied else None
+            return hearing.end(opened, busy)
 
         out = await self._run(end)
         if out is None and answering:
@@ -261,9 +258,28 @@ class _Total:
         self.digest.update(part)
 
 
-def _take(intake: Intake, total: _Total, part: memoryview) -> None:
-    total.add(part)
-    intake.take(part)
+class _Hearing:
+    """A message that is taken while it arrives, on the worker."""
+
+    def __init__(self, core: Core, peer: PeerId, message: ExchangeMessage) -> None:
+        self.total = _Total()
+        self._begin = functools.partial(core.intake, peer, message)
+        self._intake: Intake | None = None
+
+    def take(self, part: memoryview) -> Outgoing | None:
+        """Take a part of the payload; the answer that may be begun, if there is one."""
+        self._intake = self._intake or self._begin()
+        self.total.add(part)
+        self._intake.take(part)
+        return self._intake.early
+
+    def end(self, opened: Opened, instead: Outgoing | None) -> Outgoing | None:
+        """The answer to what was ``opened``, or ``instead``.  Raises RemoteError."""
+        opened.check_digest(self.total.digest.digest())
+        if instead is not None:
+            return instead
+        self._intake = self._intake or self._begin()
+        return self._intake.end(time.monotonic())
 
 
 def _next(parts: Iterator[Buffer], total: _Total) -> Buffer | None:
