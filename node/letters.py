@@ -14,6 +14,8 @@ from covey.protocols.envelope import announced
 from covey.protocols.errors import RemoteError, TooLarge
 from covey.protocols.messages import ExchangeMessage
 
+_UNREAD = 2  # answers of ours on their way: who has more to read is not heard
+
 
 class Refused(Exception):
     """The other side found fault with what we sent, or has no room.  ``body`` says why."""
@@ -38,6 +40,8 @@ class Letters:
 
     async def announcement(self) -> ExchangeMessage:
         """The next message; its payload is to be read with ``part``."""
+        if len(self._letters) > _UNREAD:
+            await asyncio.wait(self._letters[:-_UNREAD])
         chunk, last = await self.channel.read()
         if len(chunk) > limits.HEADER_BYTES_MAX:
             raise TooLarge(f"a header of {len(chunk)} bytes; the most is {limits.HEADER_BYTES_MAX}")

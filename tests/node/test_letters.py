@@ -97,6 +97,31 @@ def test_letters_leave_in_order() -> None:
     play(scenario)
 
 
+def test_who_does_not_read_is_not_heard() -> None:
+    """Else the answers to a peer that only ever asks would pile up."""
+
+    async def scenario(here: Letters, there: Letters) -> None:
+        gate = asyncio.Event()
+
+        async def unread() -> None:
+            await gate.wait()
+
+        for _ in range(3):
+            await say(there, sealed())
+        for _ in range(2):
+            here.post(unread())
+            assert (await listen(here))[0].message == MESSAGE
+        here.post(unread())
+        hearing = asyncio.create_task(listen(here))
+        for _ in range(20):  # turns in which it would have been heard
+            await asyncio.sleep(0)
+        assert not hearing.done()
+        gate.set()
+        assert (await hearing)[0].message == MESSAGE
+
+    play(scenario)
+
+
 @pytest.mark.parametrize("error", [ConnectionError("cut"), TimeoutError(), Stale("given up")])
 def test_what_cannot_be_finished_breaks_the_channel(error: Exception) -> None:
     async def scenario(here: Letters, there: Letters) -> None:
