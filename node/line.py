@@ -203,6 +203,7 @@ class Line(asyncio.BufferedProtocol):
         for place, spare in enumerate(self._spare):
             if len(spare) >= length:
                 return memoryview(self._spare.pop(place))[:length]
+        self._spare.clear()  # else chunks that grow would leave all their buffers behind
         return memoryview(bytearray(length))
 
     def _take_back(self) -> None:

@@ -124,6 +124,21 @@ def test_memory_is_used_again() -> None:
     play(scenario)
 
 
+def test_chunks_that_grow_leave_no_memory_behind() -> None:
+    async def scenario(here: Line, there: Line) -> None:
+        async def give() -> None:
+            for step in range(40):
+                await here.write(bytes((20 + step) * KIB))
+
+        giving = asyncio.create_task(give())
+        for _ in range(40):
+            await there.read()
+            assert len(there._spare) <= line._AHEAD + 2
+        await giving
+
+    play(scenario)
+
+
 def test_a_chunk_over_the_bound_is_not_received() -> None:
     async def scenario(here: Line, there: Line) -> None:
         here.transport.write(line.LENGTH.pack(limits.CHUNK_BYTES_MAX + 1) + bytes(1000))
