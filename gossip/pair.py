@@ -115,6 +115,7 @@ class Pair(Core):
             return self._advance(opened, message, payload, now)
 
     def intake(self, sender: PeerId, message: ExchangeMessage) -> Intake:
+        self.finish()
         opened = self._open
         if not isinstance(message, Accept | Commit) or opened is None:
             return super().intake(sender, message)
@@ -238,7 +239,7 @@ class Pair(Core):
         answer, codes = opened.commit(most)
         self._patience.heard(opened.peer, now - self._opened_at)
         if opened.state is State.SETTLED:
-            self._deadline = float("inf")  # nothing more is waited for
+            self._deadline = now  # nothing more is waited for: ``tick`` may finish it
         else:
             self._hold(opened, now, now + self._patience.seconds + self.haul_s)
         return Outgoing(opened.peer, answer, codes)

@@ -110,6 +110,7 @@ def test_half_a_difference_each_as_with_whole_messages(flocks: Flocks, codec: st
         lambda a, b: b.failed(a.me, "silent"),
         lambda a, b: b.tick(1e9),
         lambda a, b: b.receive(a.me, *_proposal_again(a, b)),
+        lambda a, b: _commit_again(a, b),
     ],
 )
 def test_what_is_settled_is_applied_whatever_comes(
@@ -121,6 +122,7 @@ def test_what_is_settled_is_applied_whatever_comes(
     committed(a, b)
     assert b.busy, "nothing else may move the vector now"
     assert np.array_equal(b.replica.x, before)
+    assert b.deadline() <= 0.0, "else nobody might come for it"
     then(a, b)
     assert not np.array_equal(b.replica.x, before)
     assert reasons(b)[0] == ""
@@ -132,6 +134,12 @@ def _proposal_again(a: Pair, b: Pair) -> tuple[object, ...]:
     out = a.propose([b.me], 0.0)
     assert out is not None
     return out.message, out.payload, 0.0
+
+
+def _commit_again(a: Pair, b: Pair) -> None:
+    assert a._open is not None
+    with pytest.raises(Stale):
+        b.receive(a.me, Commit(a._open.exchange), b"", 0.0)
 
 
 @pytest.mark.parametrize("codec", CODECS)
