@@ -1,7 +1,8 @@
 """The peer port's listening socket: TLS handshakes, counted and limited before they cost.
 
 Connections are accepted by hand, because asyncio's own servers tell nobody of a handshake that has
-begun or failed.  A proven member's connection goes to aiohttp, with a deadline for each request.
+begun or failed.  A proven member's connection goes to who serves its lane, with a deadline for each
+request.
 """
 
 import asyncio
