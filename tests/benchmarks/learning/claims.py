@@ -45,7 +45,7 @@ class Plan:
     nodes: tuple[int, ...] = (8, 64, 512, 4096)  # of formulas
     effort: int = 8192
     flocks: tuple[int, ...] = (16, 64, 256, 1024, 10_000)
-    flock_periods: int = 48
+    flock_periods: int = 60
 
     def seeds_of(self, task: str) -> Seeds:
         return self.seeds if task == self.tasks[0] else self.seeds[:3]
