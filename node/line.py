@@ -21,6 +21,7 @@ from covey.protocols.errors import RemoteError, TooLarge
 LENGTH = struct.Struct(">I")
 _LAST = 1 << 31  # set in the length of a message's last chunk
 _AHEAD = 3  # chunks that came and were not read yet
+STALL_S = 60.0  # while somebody reads and nothing moves either way: the peer or the way is gone
 _SMALL = 16 * limits.KIB  # below this a buffer of its own costs nothing
 
 
@@ -34,8 +35,8 @@ def abort(transport: asyncio.Transport) -> None:
 class Channel(Protocol):
     """Carries chunks both ways; one reads and one writes at a time.
 
-    Reading and writing raise ConnectionError once the connection is lost, writing TimeoutError if
-    the peer does not read.
+    Reading and writing raise ConnectionError once the connection is lost or nothing has moved on it
+    for STALL_S, writing TimeoutError if the peer does not read.
     """
 
     async def read(self) -> tuple[memoryview, bool]:
@@ -66,6 +67,7 @@ class Line(asyncio.BufferedProtocol):
         self._head = bytearray(LENGTH.size)
         self._target = memoryview(self._head)  # what is being filled
         self._filled = 0
+        self._moved = 0  # bytes, both ways
         self._last: bool | None = None  # of the chunk in ``_target``; None: that is the head
         self._ready: deque[tuple[memoryview, bool]] = deque()
         self._spare: list[bytearray] = []  # buffers for large chunks
@@ -103,6 +105,7 @@ class Line(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         if self._throttles.down.limited and len(self._target) > _SMALL:
             self._owe(nbytes)
+        self._moved += nbytes
         self._filled += nbytes
         if self._filled < len(self._target):
             return
@@ -134,8 +137,7 @@ class Line(asyncio.BufferedProtocol):
                 raise self._fault
             if self.lost.is_set():
                 raise ConnectionResetError("the connection is lost")
-            self._arrived.clear()
-            await self._arrived.wait()
+            await self._more()
         chunk, last = self._ready.popleft()
         if len(self._ready) == _AHEAD - 1:
             self._read_on()
@@ -181,6 +183,19 @@ class Line(asyncio.BufferedProtocol):
         if self.lost.is_set() or self.transport.is_closing():
             raise ConnectionResetError("the connection is lost")
         self.transport.write(piece)
+        self._moved += len(piece)
+
+    async def _more(self) -> None:
+        """Wait until something has come, or nothing will: a slot must not be held by silence."""
+        self._arrived.clear()
+        while not self._arrived.is_set():
+            moved = self._moved
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(STALL_S):
+                    await self._arrived.wait()
+            if moved == self._moved and not self._arrived.is_set():
+                self.abort()
+                raise ConnectionResetError(f"nothing moved for {STALL_S:.0f} s")
 
     def _owe(self, count: int) -> None:
         """Let the peer wait until the limit admits what has come: by whole chunks it would come in

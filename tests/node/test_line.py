@@ -105,6 +105,33 @@ def test_who_does_not_read_holds_the_sender_back() -> None:
     play(scenario)
 
 
+def test_a_line_on_which_nothing_moves_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the midst of a chunk, too: a few bytes must not hold a slot for long."""
+    monkeypatch.setattr(line, "STALL_S", 0.05)
+
+    async def scenario(here: Line, there: Line) -> None:
+        here.transport.write(line.LENGTH.pack(1000) + b"begun")
+        with pytest.raises(ConnectionResetError, match="nothing moved"):
+            await there.read()
+        await here.lost.wait()
+
+    play(scenario)
+
+
+def test_who_sends_may_wait_long_for_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(line, "STALL_S", 0.05)
+
+    async def scenario(here: Line, there: Line) -> None:
+        reading = asyncio.create_task(here.read())
+        for _ in range(6):
+            await here.write(b"slowly")
+            await asyncio.wait([reading], timeout=0.03)  # 0.18 s in all
+        await there.write(b"at last")
+        assert bytes((await reading)[0]) == b"at last"
+
+    play(scenario)
+
+
 def test_memory_is_used_again() -> None:
     async def scenario(here: Line, there: Line) -> None:
         async def give() -> None:
