@@ -33,7 +33,7 @@ from covey.protocols.messages import Lineage, Settled
 Doubles = NDArray[np.float64]
 
 _OPEN = Screening(
-    remembered=10**6, unscreened=10**6, first_reach=np.inf
+    remembered=10**6, unscreened=10**6, first_reach=np.inf, undone_share=10**6
 )  # never gated, never clipped
 _SCALE = 3.0  # of every block: the differences of normal vectors are well inside its range
 _NOBODY = Lineage(b"s" * 32)

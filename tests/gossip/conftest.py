@@ -25,7 +25,7 @@ settings.register_profile("seeded", derandomize=True, deadline=None)
 settings.load_profile("seeded")
 
 OPEN = Screening(
-    remembered=10**6, unscreened=10**6, first_reach=math.inf
+    remembered=10**6, unscreened=10**6, first_reach=math.inf, undone_share=10**6
 )  # never gated, never clipped
 
 
