@@ -16,7 +16,8 @@ STILL = Scenario(nodes=2, config=Config(outer=OuterStep(0.0, 1.0)))
 
 
 def world_of(network: Network, seed: int = 0) -> World:
-    """Two residents that have moved apart, and whose carrier draws its losses from ``seed``.
+    """Two residents, of whom one has moved away, as far as its codes reach; the carrier draws its
+    losses from ``seed``.
 
     Each model is then what its node has, before any exchange.
     """
@@ -24,7 +25,7 @@ def world_of(network: Network, seed: int = 0) -> World:
     world = World(replace(STILL, network=network), strolls)
     world.carrier = Carrier(network, world.agenda, Random(seed))
     for _ in range(4):
-        strolls.step(np.arange(2))
+        strolls.step(np.arange(1))
     for resident in world.residents:
         resident.core.progress(resident.vector, applied=True)
         resident.core.open_period()
