@@ -45,9 +45,7 @@ OTHER_LAYOUT = Layout.of([Tensor("w", (40, 6))])
 PLAIN = Config(
     codec="f32",
     outer=OuterStep(momentum=0.0, rate=1.0),
-    screening=Screening(
-        remembered=10_000, unscreened=10_000, first_reach=math.inf, undone_share=10_000
-    ),
+    screening=Screening(10_000, unscreened=10_000, first_reach=math.inf, undone_share=10_000),
 )
 Vector = NDArray[np.float32]
 Fate = Callable[[str], Awaitable[str]]  # of a message's kind: "ok", "lost" or "answer lost"
