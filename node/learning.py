@@ -87,6 +87,7 @@ class Learning:
         self._between = asyncio.Event()  # set while no period is under way
         self._applied = asyncio.Event()  # set while the learner has applied all increments
         self._applied_later = False
+        self._met = asyncio.Event()  # set when an exchange has moved x
         self._handing = asyncio.Lock()  # from the difference until it is published
         self._prepared = 0  # increments made for this learner; counted on the worker
         self._moved = False  # x has moved since the last increment
@@ -166,6 +167,8 @@ class Learning:
         """Exchanges have ended: count them, and pass on what they moved."""
         for outcome in outcomes:
             self.tally.count(outcome, self._core.relative(outcome.distance), self._events)
+            if not outcome.reason:
+                self._met.set()
             if outcome.reason in _JUDGED:
                 self._verdict.note(outcome.peer, refused=bool(outcome.reason))
             if outcome.reason in _REST_S:
@@ -241,10 +244,16 @@ class Learning:
                 return
             if self.tally.exchanges > completed:
                 self._metrics.exchanged(took_s)
-            if self.tally.busy > busy:
-                # Uniform in one to two exchanges' time, so that two that collided do not again.
+            if self.tally.busy > busy and core.due:
+                # Uniform in one to two exchanges' time, so that two that collided do not again;
+                # if we are called meanwhile there may be nothing left to do.
                 share = 1 + core.chance()
-                await asyncio.sleep(max(_BUSY_WAIT_S, self.conversation.typical_s) * share)
+                self._met.clear()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(
+                        max(_BUSY_WAIT_S, self.conversation.typical_s) * share
+                    ):
+                        await self._met.wait()
 
     def _partners(self) -> Sequence[PeerId]:
         """Whom to ask: not those who have just been found not ready, or silent."""

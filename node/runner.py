@@ -51,14 +51,16 @@ class CoreRunner:
         def attempt() -> tuple[T] | None:
             return None if self.core.busy else (work(),)
 
-        self._wanting += 1
-        try:
-            while True:
-                await self._free.wait()
-                if (done := await self.submit(attempt)) is not None:
-                    return done[0]
-        finally:
-            self._wanting -= 1
+        while True:
+            if not self._free.is_set():
+                self._wanting += 1
+                try:
+                    await self._free.wait()
+                finally:
+                    self._wanting -= 1
+            # What comes after this waits behind it on the worker, and need not be turned away.
+            if (done := await self.submit(attempt)) is not None:
+                return done[0]
 
     def post(self, work: Callable[[], None]) -> None:
         """``work`` on the worker thread, without waiting for it; nothing after ``close``."""

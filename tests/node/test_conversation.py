@@ -209,18 +209,34 @@ def test_a_message_that_asks_for_no_answer() -> None:
     play(scenario)
 
 
-def test_a_proposal_waits_for_who_wants_the_model_still() -> None:
-    """Else many peers that propose in turn could keep a snapshot waiting for ever."""
-
+def test_a_proposal_waits_behind_work_that_has_begun() -> None:
     async def scenario(one: Rig, two: Rig) -> None:
-        gate = threading.Event()
+        gate, busy = threading.Event(), list[bool]()
         one.runner.post(lambda: assert_(gate.wait(30)))
-        waiting = asyncio.create_task(one.runner.run_idle(lambda: None))
+        working = asyncio.create_task(
+            one.runner.run_idle(lambda: busy.append(one.runner.core.busy))
+        )
         proposing = asyncio.create_task(two.propose(one.me))
         await until(lambda: two.sent)
         gate.set()
         await proposing
+        await working
+        assert busy == [False]
+        assert [outcome.reason for outcome in two.outcomes] == [""]
+
+    play(scenario)
+
+
+def test_a_proposal_gives_way_to_who_waits_for_the_model_still() -> None:
+    """Else many peers that propose in turn could keep a snapshot waiting for ever."""
+
+    async def scenario(one: Rig, two: Rig) -> None:
+        one.runner._free.clear()  # as while an exchange is open
+        waiting = asyncio.create_task(one.runner.run_idle(lambda: None))
+        await until(lambda: one.runner.wanted)
+        await two.propose(one.me)
         assert [outcome.reason for outcome in two.outcomes] == ["busy"]
+        one.runner._free.set()
         await waiting
         await two.propose(one.me)
         assert [outcome.reason for outcome in two.outcomes] == ["busy", ""]
