@@ -32,7 +32,7 @@ from covey.protocols.messages import Lineage, Settled
 
 Doubles = NDArray[np.float64]
 
-_OPEN = Screening(
+OPEN = Screening(
     remembered=10**6, unscreened=10**6, first_reach=np.inf, undone_share=10**6
 )  # never gated, never clipped
 _SCALE = 3.0  # of every block: the differences of normal vectors are well inside its range
@@ -73,7 +73,7 @@ class Cores:
     """Real cores of the default algorithm that meet when they are told to."""
 
     def __init__(self, order: Order) -> None:
-        config = Config(codec=order.codec, screening=_OPEN)
+        config = Config(codec=order.codec, screening=OPEN)
         layout = Layout.of([Tensor("vector", (order.size,))])
         peers = [PeerId(number.to_bytes(32, "big")) for number in range(order.nodes)]
         self.cores = [create(p, config, layout, Random(f"{order.seed} {p}")) for p in peers]

@@ -123,7 +123,7 @@ def faults(plan: Plan) -> Iterator[Question]:
     troubles: list[tuple[str, dict[str, object], float, float | None]] = [
         ("30 % of exchanges lost", {"network": LOSS}, -0.5, -3.0),
         (f"speeds {SPREAD:g}:1", {"spread": SPREAD}, -1.5, None),
-        ("cut in halves for a third", {"cut": CUT}, -1.0, -3.0),
+        ("cut in halves for a third", {"cut": CUT}, -1.0, -1.0),
     ]
     task = plan.tasks[0]
     for what, changes, *targets in troubles:
