@@ -34,8 +34,8 @@ SEEDS = range(6)
 MOMENTS = ("middle", "end", "settled")
 LEARNER = Path(__file__).parent / "data" / "learner_simulated.py"
 # Of accuracy; of loss and of the distance to the average, as shares of what is simulated.
-TRAINING = {"mean": 0.12, "least": 0.2, "averaged": 0.05, "loss": 0.35, "apart": 0.65}
-SETTLED = {"mean": 0.03, "least": 0.05, "averaged": 0.03, "loss": 0.25}
+TRAINING = {"mean": 0.15, "least": 0.25, "averaged": 0.1, "loss": 0.7, "apart": 0.8}
+SETTLED = {"mean": 0.06, "least": 0.08, "averaged": 0.06, "loss": 0.7}
 RELATIVE = ("loss", "apart")
 
 
