@@ -16,7 +16,7 @@ from random import Random
 import numpy as np
 
 from covey.gossip.config import Screening
-from covey.gossip.quantiser import Floats, Indices, blocks_in, gathered
+from covey.gossip.quantiser import BLOCK, Floats, Indices, blocks_in, gathered
 
 _BLOCKS = 1024  # 65,536 parameters: 256 KiB tell the share to about a hundredth
 
@@ -29,7 +29,7 @@ class Progress:
         drawn = sorted(rng.sample(range(blocks), min(blocks, _BLOCKS)))
         self.blocks: Indices = np.array(drawn, np.intp)
         self._config = config
-        self._began: Floats | None = None
+        self._began: Floats = np.zeros((len(drawn), BLOCK), np.float32)
         self._periods = 0
 
     def begin(self, parameters: Floats) -> None:
@@ -47,8 +47,6 @@ class Progress:
 
     def factor(self, parameters: Floats, differences: Floats) -> float:
         """In [0, 1]: what a difference is to be scaled by; ``differences`` has its ``blocks``."""
-        if self._began is None:
-            return 1.0
         way = gathered(parameters, self.blocks)
         way -= self._began
         back = -_product(differences, way)
