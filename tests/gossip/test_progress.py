@@ -63,9 +63,6 @@ def test_what_may_be_undone_is_two_periods_worth_or_a_twentieth(periods: int, mo
 def test_without_a_way_nothing_is_undone() -> None:
     began = vector(1)
     assert factor(progress(began, 9), began, vector(2)) == 1.0
-    assert (
-        Progress(CONFIG, SIZE, Random(0)).factor(began, vector(2, 6 * BLOCK).reshape(-1, 64)) == 1.0
-    )
 
 
 def test_a_new_beginning_forgets_the_way() -> None:
