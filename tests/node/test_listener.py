@@ -194,10 +194,11 @@ def test_nothing_waits_to_be_sent() -> None:
     async def go() -> list[int]:
         async with members(SECRET, SECRET) as (one, two):
             await one.transport.probe(two.peer, two.address, one.handler.standing(), 5.0)
+            await one.exchange(two.peer, two.address, one.sealed(), b"")
             ends = [visit.transport.get_extra_info("socket") for visit in visits(two)]
             return [end.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) for end in ends]
 
-    assert asyncio.run(go()) == [1]
+    assert asyncio.run(go()) == [1, 1], "a probe's connection and an exchange's"
 
 
 def test_addresses_are_written_plainly() -> None:
