@@ -22,6 +22,7 @@ _NOTCHES = 20  # of momentum in [0, 1), so that nodes which see about the same t
 _MEMORY = 16  # periods that an estimate goes back, about
 
 
+@lru_cache
 def spread_radius(momentum: float, rate: float, contraction: float) -> float:
     """Spectral radius of the recursion, to 1e-6; from 1 on, nodes drift apart."""
     low, high = 0.0, 1.0
