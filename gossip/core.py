@@ -116,10 +116,10 @@ class Core(ABC):
     def progress(self, snapshot: Floats, applied: bool) -> bool:
         """Add the learner's progress; False if it was not finite and nothing changed."""
         assert not self.busy, "x is held while an exchange is open"
-        if not all(screen.settled for screen in self._screens):
-            learner, split = self.replica.learner, self.replica.parameters
-            self._screens[0].moved += norm(snapshot[:split], learner[:split])
-            self._screens[1].moved += norm(snapshot[split:], learner[split:])
+        split = self.replica.parameters
+        for screen, part in zip(self._screens, (slice(split), slice(split, None)), strict=True):
+            if not screen.settled:
+                screen.moved += norm(snapshot[part], self.replica.learner[part])
         return self.replica.progress(snapshot, applied)
 
     def close_period(self, partners: int) -> None:
