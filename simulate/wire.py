@@ -3,10 +3,12 @@
 Hashing and signing would cost more than the rest of a small simulation, and their length is known.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Hashable
+from dataclasses import dataclass, field, fields
+from functools import cache
+from typing import cast
 
 from covey.gossip.core import Outgoing
-from covey.protocols import packing
 from covey.protocols.envelope import Scope, Sealer, announce
 from covey.protocols.identity import Identity
 
@@ -15,16 +17,31 @@ _SCOPE = Scope(bytes(32), bytes(32))
 
 @dataclass
 class Wire:
-    """Sizes of messages: one envelope of each kind is sealed and measured."""
+    """Sizes of messages: one of each kind and width is sealed and measured."""
 
-    _envelopes: dict[tuple[type, int], int] = field(default_factory=dict)
+    _headers: dict[tuple[object, ...], int] = field(default_factory=dict)
 
     def size(self, out: Outgoing) -> int:
         """In bytes, announcement, payload, header and signature; the lengths of chunks and TLS
         come on top."""
-        payload, message = len(out.payload), len(packing.pack(packing.to_map(out.message)))
-        key = type(out.message), payload.bit_length()  # decides how the length is packed
-        if key not in self._envelopes:
+        message, payload = out.message, len(out.payload)
+        values = [getattr(message, name) for name in _names(cast(type, type(message)))]
+        key = type(message), payload.bit_length(), *map(_width, values)  # decide the size packed
+        header = self._headers.get(key)
+        if header is None:
             sealer = Sealer(Identity(bytes(32)), bytes(16))
-            self._envelopes[key] = len(sealer.seal(_SCOPE, out.message, out.payload)) - message
-        return len(announce(out.message)) + payload + self._envelopes[key] + message
+            header = len(announce(message)) + len(sealer.seal(_SCOPE, message, out.payload))
+            self._headers[key] = header
+        return header + payload
+
+
+@cache
+def _names(kind: type) -> tuple[str, ...]:
+    return tuple(entry.name for entry in fields(kind))
+
+
+def _width(value: Hashable) -> Hashable:
+    """What decides how many bytes ``value`` is packed in: the value itself where that varies."""
+    if type(value) is float:
+        return float
+    return len(value) if type(value) is bytes else value
