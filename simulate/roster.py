@@ -33,22 +33,32 @@ class Roster(Protocol):
 
 
 class Oracle:
-    """Everyone knows at once who is up and within reach."""
+    """Everyone knows at once who is up and within reach; in a ``calm`` flock that never changes."""
 
-    def __init__(self, residents: Sequence[Resident], reaches: Reaches, rng: Random) -> None:
+    def __init__(
+        self, residents: Sequence[Resident], reaches: Reaches, rng: Random, calm: bool = False
+    ) -> None:
         self._residents = residents
         self._reaches = reaches
         self._rng = rng
+        self._calm = calm
         self._views: dict[int, list[Resident]] = {}
+        self._reached: dict[int, list[PeerId]] = {}  # of those views, while calm
 
     def renew(self, resident: Resident) -> None:
         """A period of ``resident`` begins."""
         if len(self._residents) > _EVERYBODY:
             self._views.pop(resident.number, None)
+            self._reached.pop(resident.number, None)
 
     def partners(self, resident: Resident) -> Sequence[PeerId]:
-        reaches = self._reaches
-        return [other.core.me for other in self._known(resident) if reaches(resident, other)]
+        found = self._reached.get(resident.number)
+        if found is None:
+            known, reaches = self._known(resident), self._reaches
+            found = [other.core.me for other in known if reaches(resident, other)]
+            if self._calm:
+                self._reached[resident.number] = found
+        return found
 
     def elders(self, resident: Resident) -> Sequence[PeerId]:
         mine = resident.core.lineage

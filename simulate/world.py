@@ -83,11 +83,11 @@ class World:
         due = self._speeds * (self.agenda.now / self.scenario.step_s) + 1e-9
         nodes = np.flatnonzero(due.astype(np.int64) > self._due)
         self._due[nodes] += 1
-        up = nodes[[self.residents[number].up for number in nodes]]
+        up = nodes[[self.residents[number].up for number in nodes.tolist()]]
         self._steps[up] += 1
         if len(up):
             self._workload.step(up)
-        for number in up:
+        for number in up.tolist():
             self.residents[number].boundary()
 
     def _period(self, resident: Resident, due: float) -> Callable[[], None]:
@@ -162,8 +162,9 @@ class World:
 
     def _know_each_other(self) -> Roster:
         scenario = self.scenario
-        if scenario.nodes > _PROBING or not (scenario.churn or scenario.cut):
-            return Oracle(self.residents, self._reaches, self._rng)
+        calm = not (scenario.churn or scenario.cut)
+        if scenario.nodes > _PROBING or calm:
+            return Oracle(self.residents, self._reaches, self._rng, calm)
         rng, latency_s = Random(f"probes {scenario.seed}"), scenario.network.latency_s
         return Probes(self._taking_part, self._reaches, rng, self.agenda, latency_s)
 

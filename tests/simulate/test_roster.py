@@ -39,6 +39,16 @@ def test_a_large_flock_knows_others_each_period(nodes: int) -> None:
     assert views[0] != views[1] != views[2]
 
 
+def test_who_is_up_counts_at_once_unless_it_is_calm() -> None:
+    residents = residents_of(4)
+    for calm, left in ((False, 2), (True, 3)):
+        roster = Oracle(residents, lambda a, b: b.up, Random(0), calm)
+        assert len(roster.partners(residents[0])) == 3
+        residents[3].up = False
+        assert len(roster.partners(residents[0])) == left
+        residents[3].up = True
+
+
 def test_elders_are_those_within_reach_that_came_much_further() -> None:
     residents = residents_of(5)
     roster = Oracle(residents, lambda a, b: b.number != 4, Random(0))
