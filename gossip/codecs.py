@@ -111,7 +111,7 @@ class F32:
 
     def __init__(self, side: Side) -> None:
         self._x, self._parameters = side.x, side.parameters
-        self._theirs: Floats | None = None
+        self._theirs: Floats | None = None if len(side.x) else side.x  # nothing is yet to come
         self._incoming = memoryview(b"")  # room for their vector
         self._taken = 0
 
@@ -128,12 +128,14 @@ class F32:
             yield whole[start : start + _PIECE_BYTES]
 
     def take(self, piece: memoryview) -> memoryview:
+        if self._theirs is not None:
+            return piece
         if not self._taken:
             self._incoming = np.empty(self.layer_size(), np.uint8).data
         part = piece[: self.layer_size() - self._taken]
         self._incoming[self._taken : self._taken + len(part)] = part
         self._taken += len(part)
-        if self._taken == self.layer_size() and self._theirs is None:
+        if self._taken == self.layer_size():
             self.read(self._incoming)
         return piece[len(part) :]
 
@@ -198,6 +200,7 @@ class Mod4:
         self.workspace = side.workspace or Workspace(side.parameters)
         self._quantiser: Quantiser | None = None
         self._written = self._read = 0  # layers
+        self._unsure = len(self._packed)  # blocks
         self._coded = self._taken = 0  # blocks of layer 0
 
     def scales(self) -> bytes:
@@ -216,7 +219,7 @@ class Mod4:
         """Of the next layer to read; 0 when nothing is pending."""
         if not self.pending:
             return 0
-        size = quantiser.layer_bytes(len(self._open.unsure))
+        size = quantiser.layer_bytes(self._unsure)
         return size + (self._buffers.layer_size() if self._read == 0 else 0)
 
     def pieces(self) -> Iterator[memoryview]:
@@ -245,8 +248,8 @@ class Mod4:
             self._taken = stop
         if self._taken == len(self._packed):
             piece = self._buffers.take(piece)
-            if not self._buffers.pending:
-                self._read = max(self._read, 1)
+            if self._read == 0 and not self._buffers.pending:
+                self._has_read(1)
         return piece
 
     def write(self) -> Buffer:
@@ -264,13 +267,13 @@ class Mod4:
             self.take(memoryview(data))
         else:
             self._open.read(self._read, data)
-            self._read += 1
+            self._has_read(self._read + 1)
 
     def skip(self) -> None:
         """Read no further layer."""
         assert self._read, "layer 0 is always read"
         self._open.skip()
-        self._read = LAYERS
+        self._has_read(LAYERS)
 
     @property
     def first_pending(self) -> bool:
@@ -279,11 +282,11 @@ class Mod4:
 
     @property
     def pending(self) -> bool:
-        return self._read == 0 or (self._read < LAYERS and len(self._open.unsure) > 0)
+        return self._read == 0 or (self._read < LAYERS and self._unsure > 0)
 
     @property
     def undecoded(self) -> float:
-        return len(self._open.unsure) / max(1, len(self._packed))
+        return self._unsure / max(1, len(self._packed))
 
     def distances(self) -> Pair:
         return self._open.distance(), self._buffers.distances()[1]
@@ -299,6 +302,9 @@ class Mod4:
         if weights[0]:
             self._open.apply(x[:split], weights[0])
         self._buffers.apply(x[split:], weights)
+
+    def _has_read(self, layers: int) -> None:
+        self._read, self._unsure = layers, len(self._open.unsure)
 
     def _code(self, stop: int) -> None:
         """Have layer 0 of the blocks up to ``stop``."""

@@ -34,7 +34,7 @@ class Progress:
 
     def begin(self, parameters: Floats) -> None:
         """The model is ``parameters`` from here on."""
-        self._began = gathered(parameters, self.blocks)
+        self._began = self._drawn(parameters).copy()
         self._periods = 0
 
     def close_period(self) -> None:
@@ -47,11 +47,18 @@ class Progress:
 
     def factor(self, parameters: Floats, differences: Floats) -> float:
         """In [0, 1]: what a difference is to be scaled by; ``differences`` has its ``blocks``."""
-        way = gathered(parameters, self.blocks)
-        way -= self._began
+        way = self._drawn(parameters) - self._began
         back = -_product(differences, way)
+        if back <= 0:
+            return 1.0
         most = self.undone_most * _product(way, way)
         return 1.0 if back <= most else most / back
+
+    def _drawn(self, parameters: Floats) -> Floats:
+        """The blocks that stand for all; of a small model all of them, which need no copying."""
+        if len(self.blocks) * BLOCK == len(parameters):
+            return parameters.reshape(-1, BLOCK)
+        return gathered(parameters, self.blocks)
 
 
 def _product(a: Floats, b: Floats) -> float:

@@ -12,7 +12,7 @@ the other part is to take it for a part of the flock before half of all it meets
 """
 
 from collections.abc import Set
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from covey.gossip.config import Screening
 from covey.protocols.identity import PeerId
@@ -22,8 +22,7 @@ _FARTHEST = 1e18  # no model is this far from another, whatever the history: flo
 Pair = tuple[float, float]  # of parameters and of buffers
 
 
-@dataclass(frozen=True, slots=True)
-class Bound:
+class Bound(NamedTuple):
     """Distances in the norm of the vector: beyond ``reach`` refused, beyond ``clip`` clipped."""
 
     reach: float
@@ -40,8 +39,7 @@ class Bound:
         return 1.0 if distance <= self.clip else self.clip / distance
 
 
-@dataclass(frozen=True, slots=True)
-class Bounds:
+class Bounds(NamedTuple):
     """The bounds of both parts of the vector."""
 
     parameters: Bound
