@@ -30,7 +30,7 @@
 #define INDEPENDENT _Pragma("GCC ivdep") /* the same array twice is fine, shifted ones are not */
 #endif
 
-enum { BLOCK = 64, HALF = 32, CODED = 33, LANES = 32, LAYERS = 3, MEDIAN_MAX = 9, BUFFERS_MAX = 6 };
+enum { BLOCK = 64, HALF = 32, CODED = 33, LANES = 32, LAYERS = 3, MEDIAN_MAX = 9, BUFFERS_MAX = 8 };
 
 #define UNALIGNED __attribute__((aligned(1), may_alias))
 typedef float UNALIGNED f32;
@@ -194,20 +194,26 @@ INLINE void moves_of(const uint8_t *difference, float step, float weight, float 
         moves[i] = (float)((int)(nibble[i] ^ 8) - 8) * step * weight;
 }
 
-KERNEL void apply(const uint8_t *difference, const f32 *steps, float weight, f32 *out,
+INLINE void apply_block(f32 *x, f32 *out, const float *moves, int count)
+{
+    float before[BLOCK];
+    memcpy(before, x, (size_t)count * sizeof(float));
+    for (int i = 0; i < count; i++)
+        x[i] = before[i] + moves[i];
+    if (out != NULL)
+        for (int i = 0; i < count; i++)
+            out[i] = (before[i] + moves[i]) - before[i];
+}
+
+KERNEL void apply(const uint8_t *difference, const f32 *steps, float weight, f32 *x, f32 *out,
                   Py_ssize_t length)
 {
     Py_ssize_t whole = length / BLOCK, rest = length % BLOCK;
     float moves[BLOCK];
-    for (Py_ssize_t b = 0; b < whole; b++) {
+    for (Py_ssize_t b = 0; b < whole + (rest != 0); b++) {
         moves_of(difference + b * HALF, steps[b], weight, moves);
-        for (int i = 0; i < BLOCK; i++)
-            out[b * BLOCK + i] += moves[i];
-    }
-    if (rest) {
-        moves_of(difference + whole * HALF, steps[whole], weight, moves);
-        for (Py_ssize_t i = 0; i < rest; i++)
-            out[whole * BLOCK + i] += moves[i];
+        f32 *to = out == NULL ? NULL : out + b * BLOCK;
+        apply_block(x + b * BLOCK, to, moves, b < whole ? BLOCK : (int)rest);
     }
 }
 
@@ -294,18 +300,92 @@ KERNEL void progress(f32 *x, f32 *learner, const f32 *snapshot, Py_ssize_t lengt
         progress_block(x + at, learner + at, snapshot + at, movement, (int)(length - at));
 }
 
-KERNEL void outer_step(f32 *x, f32 *slow, f32 *momentum, Py_ssize_t length, float alpha,
-                       float gamma)
+INLINE void follow_block(f32 *x, const f32 *snapshot, f32 *movement, f32 *sizes, int count)
 {
-    INDEPENDENT
-    for (Py_ssize_t i = 0; i < length; i++) {
-        float moved = x[i] - slow[i];
-        float speed = momentum[i] * alpha + moved;
-        float next = slow[i] + (moved + alpha * speed) * gamma;
+    *movement += largest(snapshot, x, count);
+    *sizes = largest(snapshot, NULL, count);
+    memcpy(x, snapshot, (size_t)count * sizeof(float));
+}
+
+KERNEL void follow(f32 *x, const f32 *snapshot, Py_ssize_t length, f32 *movement, f32 *sizes)
+{
+    Py_ssize_t whole = length / BLOCK * BLOCK, at = 0;
+    for (; at < whole; at += BLOCK)
+        follow_block(x + at, snapshot + at, movement++, sizes++, BLOCK);
+    if (at < length)
+        follow_block(x + at, snapshot + at, movement, sizes, (int)(length - at));
+}
+
+/* The sum of squares, halves upon halves. */
+INLINE float energy_of(const float *x)
+{
+    float sums[BLOCK];
+    for (int i = 0; i < BLOCK; i++)
+        sums[i] = x[i] * x[i];
+    for (int i = 0; i < 32; i++)
+        sums[i] += sums[i + 32];
+    for (int i = 0; i < 16; i++)
+        sums[i] += sums[i + 16];
+    for (int i = 0; i < 8; i++)
+        sums[i] += sums[i + 8];
+    for (int i = 0; i < 4; i++)
+        sums[i] += sums[i + 4];
+    sums[0] += sums[2];
+    sums[1] += sums[3];
+    return sums[0] + sums[1];
+}
+
+typedef struct {
+    float alpha, gamma;
+} Nesterov;
+
+/* All but x and slow are of one block, and so are the sums that the step leaves. */
+INLINE bool step_block(f32 *x, f32 *slow, f32 *momentum, f32 *out, const float *moves, int count,
+                       Nesterov step, f32 *size, f32 *energy)
+{
+    float before[BLOCK] = {0}, next[BLOCK] = {0};
+    memcpy(before, x, (size_t)count * sizeof(float));
+    for (int i = 0; i < count; i++) {
+        float moved = (moves == NULL ? before[i] : before[i] + moves[i]) - slow[i];
+        float speed = momentum[i] * step.alpha + moved;
+        next[i] = slow[i] + (moved + step.alpha * speed) * step.gamma;
         momentum[i] = speed;
-        slow[i] = next;
-        x[i] = next;
     }
+    memcpy(slow, next, (size_t)count * sizeof(float));
+    memcpy(x, next, (size_t)count * sizeof(float));
+    *size = largest(next, NULL, BLOCK);
+    *energy = energy_of(next);
+    uint32_t changed = 0;
+    if (out != NULL)
+        for (int i = 0; i < count; i++) {
+            float difference = next[i] - before[i];
+            out[i] = difference;
+            changed |= (uint32_t)(difference != 0.0f);
+        }
+    return changed != 0;
+}
+
+KERNEL bool outer_step(f32 *x, f32 *slow, f32 *momentum, Py_ssize_t length,
+                       const uint8_t *difference, const f32 *steps, float weight, f32 *out,
+                       f32 *sizes, f32 *energies, Nesterov step)
+{
+    Py_ssize_t whole = length / BLOCK, rest = length % BLOCK;
+    bool changed = false;
+    float moves[BLOCK];
+    for (Py_ssize_t b = 0; b < whole + (rest != 0); b++) {
+        Py_ssize_t at = b * BLOCK;
+        f32 *to = out == NULL ? NULL : out + at;
+        if (difference != NULL)
+            moves_of(difference + b * HALF, steps[b], weight, moves);
+        const float *taken = difference == NULL ? NULL : moves;
+        if (b < whole)
+            changed |= step_block(x + at, slow + at, momentum + at, to, taken, BLOCK, step,
+                                  sizes + b, energies + b);
+        else
+            changed |= step_block(x + at, slow + at, momentum + at, to, taken, (int)rest, step,
+                                  sizes + b, energies + b);
+    }
+    return changed;
 }
 
 KERNEL bool subtract(const f32 *a, const f32 *b, f32 *out, Py_ssize_t length)
@@ -383,7 +463,7 @@ static PyObject *wrong_size(Buffers *taken)
 }
 
 /* Takes a buffer for each letter of kinds (its item's format in struct's notation); access has r,
- * w or, where None may stand for it, o.  The scalars come after the buffers. */
+ * w or, where None may stand for it, o (read) and p (written).  The scalars come after the buffers. */
 static bool take(Buffers *taken, PyObject *const *args, Py_ssize_t given, const char *kinds,
                  const char *access, int scalars)
 {
@@ -395,15 +475,16 @@ static bool take(Buffers *taken, PyObject *const *args, Py_ssize_t given, const 
     }
     for (int i = 0; i < buffers; i++) {
         Py_buffer *view = &taken->view[i];
-        int flags = PyBUF_C_CONTIGUOUS | PyBUF_FORMAT | (access[i] == 'w' ? PyBUF_WRITABLE : 0);
-        if (access[i] == 'o' && args[i] == Py_None) {
+        bool writes = strchr("wp", access[i]) != NULL, optional = strchr("op", access[i]) != NULL;
+        int flags = PyBUF_C_CONTIGUOUS | PyBUF_FORMAT | (writes ? PyBUF_WRITABLE : 0);
+        if (optional && args[i] == Py_None) {
             memset(view, 0, sizeof *view); /* which PyBuffer_Release leaves alone */
             taken->count++;
             continue;
         }
         if (PyObject_GetBuffer(args[i], view, flags) < 0) {
             PyErr_Format(PyExc_TypeError, "argument %d is no contiguous%s buffer", i + 1,
-                         access[i] == 'w' ? " and writable" : "");
+                         writes ? " and writable" : "");
             done(taken, NULL);
             return false;
         }
@@ -496,11 +577,12 @@ FUNCTION(decode_further)
 
 FUNCTION(apply)
 {
-    TAKE("Bff", "rrw", 1);
+    TAKE("Bfff", "rrwp", 1);
     Py_ssize_t blocks = blocks_in(ITEMS(2));
     NEED(ITEMS(0) == blocks * HALF && ITEMS(1) == blocks);
-    SCALAR(weight, 3);
-    RUN(apply(BUFFER(0), BUFFER(1), weight, BUFFER(2), ITEMS(2)));
+    NEED(absent(&taken, 3) || ITEMS(3) == ITEMS(2));
+    SCALAR(weight, 4);
+    RUN(apply(BUFFER(0), BUFFER(1), weight, BUFFER(2), BUFFER(3), ITEMS(2)));
     return done(&taken, Py_NewRef(Py_None));
 }
 
@@ -529,14 +611,31 @@ FUNCTION(progress)
     return done(&taken, Py_NewRef(Py_None));
 }
 
+FUNCTION(follow)
+{
+    TAKE("ffff", "wrww", 0);
+    NEED(ITEMS(1) == ITEMS(0) && ITEMS(2) == blocks_in(ITEMS(0)) && ITEMS(3) == ITEMS(2));
+    RUN(follow(BUFFER(0), BUFFER(1), ITEMS(0), BUFFER(2), BUFFER(3)));
+    return done(&taken, Py_NewRef(Py_None));
+}
+
 FUNCTION(outer_step)
 {
-    TAKE("fff", "www", 2);
+    TAKE("fffffBff", "wwwwwoop", 3);
+    Py_ssize_t blocks = blocks_in(ITEMS(0));
     NEED(ITEMS(1) == ITEMS(0) && ITEMS(2) == ITEMS(0));
-    SCALAR(alpha, 3);
-    SCALAR(gamma, 4);
-    RUN(outer_step(BUFFER(0), BUFFER(1), BUFFER(2), ITEMS(0), alpha, gamma));
-    return done(&taken, Py_NewRef(Py_None));
+    NEED(ITEMS(3) == blocks && ITEMS(4) == blocks);
+    NEED(absent(&taken, 5) == absent(&taken, 6));
+    NEED(absent(&taken, 5) || (ITEMS(5) == blocks * HALF && ITEMS(6) == blocks));
+    NEED(absent(&taken, 7) || ITEMS(7) == ITEMS(0));
+    SCALAR(weight, 8);
+    SCALAR(alpha, 9);
+    SCALAR(gamma, 10);
+    Nesterov step = {alpha, gamma};
+    bool changed;
+    RUN(changed = outer_step(BUFFER(0), BUFFER(1), BUFFER(2), ITEMS(0), BUFFER(5), BUFFER(6),
+                             weight, BUFFER(7), BUFFER(3), BUFFER(4), step));
+    return done(&taken, PyBool_FromLong(changed));
 }
 
 FUNCTION(subtract)
@@ -570,12 +669,12 @@ FUNCTION(squares)
 static PyMethodDef methods[] = {
     METHOD(block_max), METHOD(encode),     METHOD(decode),   METHOD(apply),   METHOD(is_finite),
     METHOD(progress),  METHOD(outer_step), METHOD(subtract), METHOD(squares), METHOD(median),
-    METHOD(add_difference), METHOD(decode_further),
+    METHOD(add_difference), METHOD(decode_further), METHOD(follow),
     {NULL, NULL, 0, NULL},
 };
 
 /* Grows with every change of what a function takes or does; native.py has the same number. */
-enum { INTERFACE = 2 };
+enum { INTERFACE = 3 };
 
 static int set_up(PyObject *module)
 {

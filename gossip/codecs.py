@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from covey.gossip import mixing, quantiser
-from covey.gossip.quantiser import LAYERS, Floats, Indices, Quantiser, Workspace
+from covey.gossip.quantiser import LAYERS, Floats, Indices, Moves, Quantiser, Workspace
 from covey.gossip.reference import CODED
 from covey.gossip.screening import Pair
 from covey.protocols.errors import Malformed, Unsupported
@@ -46,7 +46,8 @@ class Coder(Protocol):
     returns what is left over.  Then each side writes a layer as soon as it knows that one is
     needed; a reader that can ask for no more may ``skip`` what is unsure after layer 0.  When
     nothing is ``pending``, ``distances`` and ``largest`` tell of the difference and ``apply`` adds
-    it, weighted, to x; after that the difference is gone.
+    it, weighted, to x.  ``moves`` is what it would add to the parameters, if that can wait: until
+    then the workspace is in use.
     """
 
     @property
@@ -70,6 +71,7 @@ class Coder(Protocol):
     def distances(self) -> Pair: ...
     def largest(self) -> Floats: ...
     def differences(self, blocks: Indices) -> Floats: ...
+    def moves(self, weight: float) -> Moves | None: ...
     def apply(self, x: Floats, weights: Pair) -> None: ...
 
 
@@ -175,6 +177,9 @@ class F32:
         split = self._parameters
         theirs = quantiser.gathered(self._decoded[:split], blocks)
         return theirs - quantiser.gathered(self._x[:split], blocks)
+
+    def moves(self, weight: float) -> None:
+        return None
 
     def apply(self, x: Floats, weights: Pair) -> None:
         parts = slice(0, self._parameters), slice(self._parameters, len(x))
@@ -297,10 +302,13 @@ class Mod4:
     def differences(self, blocks: Indices) -> Floats:
         return self._open.differences(blocks)
 
+    def moves(self, weight: float) -> Moves | None:
+        return self._open.moves(weight) if weight else None
+
     def apply(self, x: Floats, weights: Pair) -> None:
         split = self._side.parameters
-        if weights[0]:
-            self._open.apply(x[:split], weights[0])
+        if moves := self.moves(weights[0]):
+            moves.add(x[:split])
         self._buffers.apply(x[split:], weights)
 
     def _has_read(self, layers: int) -> None:

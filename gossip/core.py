@@ -23,7 +23,6 @@ from typing import ClassVar, Protocol
 from covey.gossip import lineage as lineages
 from covey.gossip.codecs import Buffer, Side
 from covey.gossip.config import Config, OuterStep
-from covey.gossip.mixing import norm
 from covey.gossip.quantiser import Floats, Workspace, own_scales
 from covey.gossip.replica import Replica, Saved
 from covey.gossip.screening import Bounds, Pair, Screen
@@ -116,23 +115,27 @@ class Core(ABC):
     def progress(self, snapshot: Floats, applied: bool) -> bool:
         """Add the learner's progress; False if it was not finite and nothing changed."""
         assert not self.busy, "x is held while an exchange is open"
-        split = self.replica.parameters
-        for screen, part in zip(self._screens, (slice(split), slice(split, None)), strict=True):
-            if not screen.settled:
-                screen.moved += norm(snapshot[part], self.replica.learner[part])
+        if not all(screen.settled for screen in self._screens):
+            for screen, moved in zip(self._screens, self.replica.moved(snapshot), strict=True):
+                screen.moved += moved
         return self.replica.progress(snapshot, applied)
 
-    def close_period(self, partners: int) -> None:
-        """The outer step; ``partners`` is how many there were to learn with, busy or not."""
+    def close_period(self, partners: int, out: Floats | None = None) -> bool:
+        """The outer step; ``partners`` is how many there were to learn with, busy or not.
+
+        Into ``out``, if there is one, goes at once what the learner lacks now: whether that is an
+        increment for it.  False: ``replica.increment`` is yet to be asked.
+        """
         assert not self.busy, "x is held while an exchange is open"
-        self._due = 0
+        self._due, made = 0, False
         if partners:
             self._contraction.close()
-            self.replica.outer_step(self.outer(partners))
+            made = self.replica.outer_step(self.outer(partners), out)
         else:
             self.replica.rest()
         self.lineage = lineages.older(self.lineage)
         self._measure()
+        return made
 
     def outer(self, partners: int) -> OuterStep:
         """The outer step that suits so many partners and the exchanges of late."""
@@ -275,14 +278,12 @@ class Core(ABC):
 
     def _measure(self) -> None:
         """Learn the vector's own length, in whose units distances are judged."""
-        split = self.replica.parameters
-        self._screens[0].scale = norm(self.replica.x[:split])
-        self._screens[1].scale = norm(self.replica.x[split:])
+        for screen, length in zip(self._screens, self.replica.lengths(), strict=True):
+            screen.scale = length
 
     def _side(self, workspace: Workspace | None = None) -> Side:
         replica = self.replica
-        parameters = replica.x[: replica.parameters]
-        scales = own_scales(parameters, replica.movement(), replica.typical())
+        scales = own_scales(replica.sizes(), replica.movement(), replica.typical())
         return Side(replica.x, replica.parameters, scales, workspace)
 
 

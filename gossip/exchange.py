@@ -120,11 +120,11 @@ class Exchange:
         parameters, buffers = self.bounds.factors((apart[0] / tolerance, apart[1] / tolerance))
         return min(parameters, most), buffers
 
-    def move(self, x: Floats) -> None:
-        """Apply our half, which ends the exchange."""
+    def half(self) -> Pair:
+        """The weights of the difference that we move by, which ends the exchange."""
         assert self.state is State.SETTLED, "the factors come first"
-        self.coder.apply(x, (_HALF * self.factors[0], _HALF * self.factors[1]))
         self.state = State.DONE
+        return _HALF * self.factors[0], _HALF * self.factors[1]
 
 
 class Proposer(Exchange):

@@ -3,15 +3,34 @@
 All vectors are float32 and one-dimensional.
 """
 
+from dataclasses import dataclass
 from math import fsum, sqrt
 
 import numpy as np
 
 from covey.gossip.config import OuterStep
 from covey.gossip.kernels import chosen as kernels
+from covey.gossip.quantiser import Moves, blocks_in
 from covey.gossip.reference import LANES, Floats
 
 _CHUNK = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What the outer step moves: x, phi and m, and of each block of x the largest |x| and the sum
+    of squares, which it leaves."""
+
+    x: Floats
+    slow: Floats
+    momentum: Floats
+    sizes: Floats
+    energies: Floats
+
+    @classmethod
+    def of(cls, x: Floats, slow: Floats, momentum: Floats) -> "State":
+        """Of these vectors, without the sums."""
+        return cls(x, slow, momentum, *np.zeros((2, blocks_in(len(x))), np.float32))
 
 
 def finite(vector: Floats) -> bool:
@@ -30,13 +49,33 @@ def progress(x: Floats, learner: Floats, snapshot: Floats, movement: Floats) -> 
     kernels.progress(x, learner, snapshot, movement)
 
 
-def outer_step(x: Floats, slow: Floats, momentum: Floats, step: OuterStep) -> None:
-    """d <- x - phi; m <- alpha m + d; phi <- phi + gamma (d + alpha m); x <- phi.
+def follow(x: Floats, snapshot: Floats, movement: Floats, sizes: Floats) -> None:
+    """``progress`` of a learner that had x: x <- snapshot.  sizes, one element per block, <- the
+    largest |x|."""
+    kernels.follow(x, snapshot, movement, sizes)
+
+
+def outer_step(
+    state: State, step: OuterStep, moves: Moves | None = None, increment: Floats | None = None
+) -> bool:
+    """x <- x + moves; then d <- x - phi; m <- alpha m + d; phi <- phi + gamma (d + alpha m);
+    x <- phi.  ``increment`` <- by how much all that moved x; whether there is one and it did.
 
     DiLoCo's Nesterov step (Douillard et al. 2023, section 2) on what a period brought, exchanges
-    included; see stability.py for why it is not NoLoCo's heavy-ball.
+    included; see stability.py for why it is not NoLoCo's heavy-ball.  All in one pass: memory is
+    what it costs.
     """
-    kernels.outer_step(x, slow, momentum, step.momentum, step.rate)
+    difference, steps, weight = None, None, 0.0
+    if moves is not None:
+        moves.add_deep(state.x)
+        difference, steps, weight = moves.difference, moves.steps, moves.weight
+    vectors = state.x, state.slow, state.momentum, state.sizes, state.energies
+    numbers = weight, step.momentum, step.rate
+    changed = kernels.outer_step(*vectors, difference, steps, increment, *numbers)
+    if moves is not None and increment is not None:
+        moves.add_deep(increment)
+        changed = changed or len(moves.rows) > 0
+    return changed
 
 
 def subtract(a: Floats, b: Floats, out: Floats) -> bool:

@@ -16,7 +16,7 @@ from covey.gossip.core import Core, Intake, Outcome, Outgoing, refusal
 from covey.gossip.exchange import Accepter, Exchange, Proposer, State
 from covey.gossip.patience import Patience
 from covey.gossip.progress import Progress
-from covey.gossip.quantiser import Workspace
+from covey.gossip.quantiser import Floats, Workspace
 from covey.gossip.replica import Saved
 from covey.gossip.sampling import Cycle
 from covey.protocols.errors import RemoteError, Stale, Unsupported
@@ -69,9 +69,9 @@ class Pair(Core):
         super().restore(saved, lineage)
         self._progress.begin(self.replica.x[: self.replica.parameters])
 
-    def close_period(self, partners: int) -> None:
-        super().close_period(partners)
+    def close_period(self, partners: int, out: Floats | None = None) -> bool:
         self._progress.close_period()
+        return super().close_period(partners, out)
 
     def open_period(self, exchanges: int | None = None) -> None:
         if exchanges is None:  # to have been called is as good as to have called
@@ -153,7 +153,7 @@ class Pair(Core):
         """Apply our half of an exchange that is settled."""
         opened = self._open
         if opened is not None and opened.state is State.SETTLED:
-            opened.move(self.replica.x)
+            self.replica.mix(opened.coder, opened.half())
             self._mixed(opened)
 
     def failed(

@@ -219,7 +219,8 @@ class PushSum(Core):
     def _add(self, weight: float, vector: Floats) -> None:
         """Take a mass in: x moves to the weighted mean."""
         self.weight += weight
-        mixing.add_difference(self.replica.x, vector, self.replica.x, weight / self.weight)
+        x = self.replica.moving()
+        mixing.add_difference(x, vector, x, weight / self.weight)
 
     def _release(self) -> None:
         """A model that begins has the weight of one node, whatever the last one's was."""

@@ -16,6 +16,8 @@ padded with zeros.  A layer is its blocks one after the other, each 32 bytes of 
 so that any run of blocks is a run of bytes.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -74,11 +76,12 @@ def unpack_scales(packed: NDArray[np.uint16]) -> Floats:
     return scales
 
 
-def own_scales(x: Floats, movement: Floats, typical: Floats) -> Floats:
+def own_scales(sizes: Floats, movement: Floats, typical: Floats) -> Floats:
     """What this side asks for: the typical largest difference of each block, 0.7 of the largest
-    local movement, and never so fine that q would not be exact.  All float32, shape (blocks,)."""
+    local movement, and never so fine that q would not be exact, by ``sizes``, the largest |x|.
+    All float32, shape (blocks,)."""
     scales = np.maximum(typical, np.float32(0.7) * movement)
-    scales = np.maximum(scales, _FINEST * block_max(x))
+    scales = np.maximum(scales, _FINEST * sizes)
     bounded: Floats = np.minimum(scales, _LARGEST)
     return bounded
 
@@ -205,18 +208,10 @@ class Quantiser:
         k *= self.steps[rows, None]
         return k
 
-    def apply(self, out: Floats, weight: float) -> None:
-        """out <- out + weight * difference, in place; the other side adds exactly the negative."""
-        kernels.apply(self._work.difference, self.steps, out, weight)
-        whole = len(out) // BLOCK
-        for first in range(0, len(self._rows), _PART):
-            rows = self._rows[first : first + _PART]
-            moves = self._deep[first : first + _PART] * self.steps[rows, None]
-            moves *= np.float32(weight)
-            count = int(np.searchsorted(rows, whole))
-            out[: whole * BLOCK].reshape(-1, BLOCK)[rows[:count]] += moves[:count]
-            if count < len(rows):
-                out[whole * BLOCK :] += moves[-1, : len(out) - whole * BLOCK]
+    def moves(self, weight: float) -> "Moves":
+        """weight * difference; the other side's are exactly the negative.  The workspace is in use
+        until they are added."""
+        return Moves(self._work.difference, self.steps, weight, self._rows, self._deep)
 
     def largest(self) -> Floats:
         """Largest |difference| per block, at least half a step; a whole range where skipped."""
@@ -242,6 +237,39 @@ class Quantiser:
     def _gathered(self, rows: Indices) -> tuple[Floats, Floats, NDArray[np.uint32]]:
         """Of some blocks: x, padded with zeros to whole ones; 1 / D; where the dither starts."""
         return gathered(self._x, rows).reshape(-1), self._inverse[rows], self._starts[rows]
+
+
+@dataclass(frozen=True, slots=True)
+class Moves:
+    """What an exchange adds to a vector: weight D k.
+
+    ``difference`` has the k of all blocks but ``rows``, whose k are ``deep``, int16, (rows, 64).
+    """
+
+    difference: Bytes
+    steps: Floats
+    weight: float
+    rows: Indices
+    deep: NDArray[np.int16]
+
+    def add(self, x: Floats, increment: Floats | None = None) -> None:
+        """Move x; ``increment`` <- by how much."""
+        kernels.apply(self.difference, self.steps, x, increment, self.weight)
+        self.add_deep(x)
+        if increment is not None:
+            self.add_deep(increment)
+
+    def add_deep(self, x: Floats) -> None:
+        """The part of ``rows``."""
+        whole = len(x) // BLOCK
+        for first in range(0, len(self.rows), _PART):
+            rows = self.rows[first : first + _PART]
+            moves = self.deep[first : first + _PART] * self.steps[rows, None]
+            moves *= np.float32(self.weight)
+            count = int(np.searchsorted(rows, whole))
+            x[: whole * BLOCK].reshape(-1, BLOCK)[rows[:count]] += moves[:count]
+            if count < len(rows):
+                x[whole * BLOCK :] += moves[-1, : len(x) - whole * BLOCK]
 
 
 def gathered(x: Floats, rows: Indices) -> Floats:

@@ -121,13 +121,18 @@ def decode_further(
         doubtful[rows] = ~fits | (found == -half).any(axis=1)
 
 
-def apply(difference: Bytes, steps: Floats, out: Floats, weight: float) -> None:
-    """out <- out + weight (D k), ``difference`` as decode leaves it: shape (blocks, 32)."""
+def apply(
+    difference: Bytes, steps: Floats, x: Floats, increment: Floats | None, weight: float
+) -> None:
+    """x <- x + weight (D k); increment <- by how much that moved it.
+
+    ``difference`` is as decode leaves it: shape (blocks, 32).
+    """
     for rows, flat in _chunks(len(steps)):
-        part = signed(difference[rows]) * steps[rows, None]
-        part *= np.float32(weight)
-        target = out[flat]
-        target += part.reshape(-1)[: len(target)]
+        before = x[flat].copy()
+        x[flat] += _moves(difference[rows], steps[rows], weight, len(before))
+        if increment is not None:
+            np.subtract(x[flat], before, out=increment[flat])
 
 
 def is_finite(vector: Floats) -> bool:
@@ -155,16 +160,58 @@ def progress(x: Floats, learner: Floats, snapshot: Floats, movement: Floats) -> 
         learner[flat] = snapshot[flat]
 
 
-def outer_step(x: Floats, slow: Floats, momentum: Floats, alpha: float, gamma: float) -> None:
-    """d <- x - slow; m <- alpha m + d; slow <- slow + gamma (d + alpha m); x <- slow."""
-    for part in _parts(len(x)):
-        moved = x[part] - slow[part]
-        momentum[part] *= np.float32(alpha)
-        momentum[part] += moved
-        moved += np.float32(alpha) * momentum[part]
+def follow(x: Floats, snapshot: Floats, movement: Floats, sizes: Floats) -> None:
+    """x <- snapshot; of each block, movement gains the largest |snapshot - x|, and sizes <- the
+    largest |snapshot|."""
+    for rows, flat in _chunks(len(movement)):
+        most = np.empty(len(movement[rows]), np.float32)
+        block_max(snapshot[flat], x[flat], most)
+        movement[rows] += most
+        block_max(snapshot[flat], None, sizes[rows])
+        x[flat] = snapshot[flat]
+
+
+def outer_step(
+    x: Floats,
+    slow: Floats,
+    momentum: Floats,
+    sizes: Floats,
+    energies: Floats,
+    difference: Bytes | None,
+    steps: Floats | None,
+    increment: Floats | None,
+    weight: float,
+    alpha: float,
+    gamma: float,
+) -> bool:
+    """x <- x + weight (D k), if there is a difference; then
+    d <- x - slow; m <- alpha m + d; slow <- slow + gamma (d + alpha m); x <- slow.
+
+    increment <- by how much all that moved x; returns whether it did (False without one).
+    sizes, energies <- the largest |x| of each block, and its sum of squares.
+    """
+    changed = False
+    for rows, flat in _chunks(len(sizes)):
+        before = x[flat].copy()
+        if difference is not None and steps is not None:
+            x[flat] += _moves(difference[rows], steps[rows], weight, len(before))
+        moved = x[flat] - slow[flat]
+        momentum[flat] *= np.float32(alpha)
+        momentum[flat] += moved
+        moved += np.float32(alpha) * momentum[flat]
         moved *= np.float32(gamma)
-        slow[part] += moved
-        x[part] = slow[part]
+        slow[flat] += moved
+        x[flat] = slow[flat]
+        block_max(x[flat], None, sizes[rows])
+        sums = np.square(_padded(x[flat], len(sizes[rows])))
+        while sums.shape[1] > 1:
+            half = sums.shape[1] // 2
+            sums = sums[:, :half] + sums[:, half:]
+        energies[rows] = sums[:, 0]
+        if increment is not None:
+            np.subtract(x[flat], before, out=increment[flat])
+            changed = changed or bool(increment[flat].any())
+    return changed
 
 
 def subtract(a: Floats, b: Floats, out: Floats) -> bool:
@@ -198,6 +245,13 @@ def squares(a: Floats, b: Floats | None, lanes: NDArray[np.float64]) -> None:
     whole = len(wide) // LANES * LANES
     np.add.reduce(wide[:whole].reshape(-1, LANES), axis=0, out=lanes)
     lanes[: len(wide) - whole] += wide[whole:]
+
+
+def _moves(difference: Bytes, steps: Floats, weight: float, length: int) -> Floats:
+    """weight (D k) of some blocks: ``length`` elements."""
+    moves = signed(difference) * steps[:, None]
+    moves *= np.float32(weight)
+    return moves.reshape(-1)[:length]
 
 
 def quantised(x: Floats, inverse: Floats, starts: NDArray[np.uint32]) -> NDArray[np.int32]:

@@ -131,12 +131,13 @@ class Relay(Core):
         self._due = 1
         self._tries.clear()
 
-    def close_period(self, partners: int) -> None:
+    def close_period(self, partners: int, out: Floats | None = None) -> bool:
         """There is no average to step towards, and only training makes the model older."""
         assert not self.busy, "x is held while an exchange is open"
         self._due = 0
         self.replica.rest()
         self._measure()
+        return False
 
     def propose(self, candidates: Sequence[PeerId], now: float) -> Outgoing | None:
         if self.busy or not self._due:

@@ -1,16 +1,20 @@
 """One node's copy of the model: the vector it owns and what is kept beside it.
 
 ``x`` is exchanged; ``slow`` is x after the last outer step and ``momentum`` that step's (parameters
-only; buffers are plainly averaged); ``learner`` is what the learner has, as far as the node knows.
+only; buffers are plainly averaged); ``learner`` is what the learner has, as far as the node knows:
+mostly x, or x without the increment that is on its way, which takes no memory.
 """
 
 from dataclasses import dataclass
+from math import inf, sqrt
 
 import numpy as np
 
 from covey.gossip import mixing
+from covey.gossip.codecs import Coder
 from covey.gossip.config import OuterStep
-from covey.gossip.quantiser import Floats, blocks_in
+from covey.gossip.quantiser import Floats, Moves, block_max, blocks_in
+from covey.gossip.screening import Pair
 from covey.protocols.layout import Layout
 
 _THERE, _NEAR, _ELSEWHERE = 0, 1, 2  # at x, or some steps away that did not count; at another model
@@ -32,21 +36,52 @@ class Saved:
 
 
 class Replica:
-    """Vectors of one layout, and the operations that move them."""
+    """Vectors of one layout, and the operations that move them.
+
+    Memory is what they cost, so each passes once where it can.  An exchange's moves wait for what
+    is done to x next.  What the learner has is kept only when it is not told by x: as long as they
+    are ``level`` it has x, or x without the increment that it has yet to apply.
+    """
 
     def __init__(self, layout: Layout) -> None:
-        self.parameters = layout.parameters
-        self.x: Floats = np.zeros(layout.size, np.float32)
-        self.learner: Floats = np.zeros(layout.size, np.float32)
-        self.slow: Floats = np.zeros(layout.parameters, np.float32)
-        self.momentum: Floats = np.zeros(layout.parameters, np.float32)
+        blocks = blocks_in(layout.parameters)
+        self.parameters = split = layout.parameters
+        self.slow: Floats = np.zeros(split, np.float32)
+        self.momentum: Floats = np.zeros(split, np.float32)
+        self._x: Floats = np.zeros(layout.size, np.float32)
+        self._state = mixing.State.of(self._x[:split], self.slow, self.momentum)
+        self._sized = self._summed = False  # whether the state's sizes and energies are of x
+        self._view = self._x.view()
+        self._view.flags.writeable = False
+        self._moves: Moves | None = None  # of an exchange, to be added to x's parameters
+        self._learner: Floats = np.zeros(layout.size, np.float32)  # parameters only if not _level
+        self._level = False
         self._unapplied: Floats | None = None  # an increment the learner has yet to apply
+        self._there = False  # nothing but that increment lies between the learner and x
         self._apart = _ELSEWHERE  # where the learner trains on from
         self._joins = False  # the outstanding increment takes it to x
-        self._movement: Floats = np.zeros(blocks_in(layout.parameters), np.float32)
-        self._history: Floats = np.zeros((_HISTORY, len(self._movement)), np.float32)
+        self._movement: Floats = np.zeros(blocks, np.float32)
+        self._history: Floats = np.zeros((_HISTORY, blocks), np.float32)
         self._remembered = 0  # exchanges; the latest of them make the history
-        self._typical: Floats = np.zeros(blocks_in(layout.parameters), np.float32)
+        self._typical: Floats = np.zeros(blocks, np.float32)
+
+    @property
+    def x(self) -> Floats:
+        """To be read: ``moving`` is to be written."""
+        self._add_moves()
+        return self._view
+
+    def moving(self) -> Floats:
+        """x, to be written by the caller."""
+        self._add_moves()
+        self._leave()
+        return self._x
+
+    @property
+    def learner(self) -> Floats:
+        """What the learner has, as far as the node knows."""
+        self._tell_apart()
+        return self._learner
 
     @property
     def saved(self) -> Saved:
@@ -63,8 +98,10 @@ class Replica:
         self._typical.fill(0)
 
     def learner_has(self, vector: Floats) -> None:
-        """The learner was given, or said it holds, exactly ``vector``."""
-        np.copyto(self.learner, vector)
+        """The learner was given, or said it holds, exactly ``vector``, which may be x."""
+        self._level = self._there = vector is self._view
+        split = self.parameters if self._level else 0
+        np.copyto(self._learner[split:], vector[split:])
         self._unapplied = None
         self._apart, self._joins = _THERE, False
 
@@ -81,6 +118,15 @@ class Replica:
         """
         return self._apart - (applied and self._joins) <= _THERE
 
+    def moved(self, snapshot: Floats) -> tuple[float, float]:
+        """How far the learner went since its last snapshot: parameters, buffers."""
+        split = self.parameters
+        known = self._x if self._level and self._unapplied is None else self.learner
+        return (
+            mixing.norm(snapshot[:split], known[:split]),
+            mixing.norm(snapshot[split:], self._learner[split:]),
+        )
+
     def progress(self, snapshot: Floats, applied: bool, counts: bool = True) -> bool:
         """Add what the learner did since its last snapshot; whether it was finite.
 
@@ -92,23 +138,38 @@ class Replica:
         if applied:
             self.applied()
         if counts:
-            split = self.parameters
-            x, learner = self.x, self.learner
-            mixing.progress(x[:split], learner[:split], snapshot[:split], self._movement)
-            mixing.add_difference(x[split:], snapshot[split:], learner[split:])
+            self._progress(snapshot)
         else:
             self._apart, self._joins = max(self._apart, _NEAR), False
-            split = 0
-        np.copyto(self.learner[split:], snapshot[split:])
+            self._there = False
+            np.copyto(self.learner, snapshot)
         return True
+
+    def _progress(self, snapshot: Floats) -> None:
+        split, state, learner = self.parameters, self._state, self._learner
+        self._add_moves()
+        if self._level and self._unapplied is None:
+            mixing.follow(state.x, snapshot[:split], self._movement, state.sizes)
+            self._sized, self._summed = True, False
+        else:
+            self._leave()
+            mixing.progress(state.x, learner[:split], snapshot[:split], self._movement)
+        mixing.add_difference(self._x[split:], snapshot[split:], learner[split:])
+        np.copyto(learner[split:], snapshot[split:])
 
     def applied(self) -> None:
         """The learner has added the outstanding increment."""
-        if self._unapplied is not None:
-            self.learner += self._unapplied
-            self._unapplied = None
-            self._apart = max(self._apart - self._joins, _THERE)
-            self._joins = False
+        if self._unapplied is None:
+            return
+        split = self.parameters
+        self._learner[split:] += self._unapplied[split:]
+        if self._there:
+            self._level = True
+        elif not self._level:
+            self._learner[:split] += self._unapplied[:split]
+        self._unapplied = None
+        self._apart = max(self._apart - self._joins, _THERE)
+        self._joins = False
 
     def increment(self, out: Floats) -> bool:
         """Write x - learner into ``out``, which stays untouched until ``applied``.
@@ -116,8 +177,26 @@ class Replica:
         False if there is nothing to hand over.  Only one increment may be outstanding.
         """
         assert self._unapplied is None, "the last increment is not applied yet"
-        if not mixing.subtract(self.x, self.learner, out):
-            self._apart = _THERE
+        parameters, x = out[: self.parameters], self._state.x
+        moves, changed = self._moves, True
+        if not self._level:
+            self._add_moves()
+            changed = mixing.subtract(x, self._learner[: self.parameters], parameters)
+        elif moves is not None:
+            self._moves, self._sized, self._summed = None, False, False
+            moves.add(x, parameters)
+        else:
+            parameters.fill(0)
+            changed = False
+        return self._hand_over(out, changed)
+
+    def _hand_over(self, out: Floats, changed: bool) -> bool:
+        """``out`` has the parameters' part."""
+        split = self.parameters
+        changed |= mixing.subtract(self._x[split:], self._learner[split:], out[split:])
+        self._there = True
+        if not changed:
+            self._level, self._apart = True, _THERE
             return False
         self._unapplied, self._joins = out, True
         return True
@@ -126,10 +205,30 @@ class Replica:
     def outstanding(self) -> bool:
         return self._unapplied is not None
 
-    def outer_step(self, step: OuterStep) -> None:
-        """Close a period."""
-        mixing.outer_step(self.x[: self.parameters], self.slow, self.momentum, step)
+    def mix(self, coder: Coder, weights: Pair) -> None:
+        """Add an exchange's difference to x, some time before x is read."""
+        self._add_moves()
+        self._moves = coder.moves(weights[0])
+        if self._moves is None:
+            coder.apply(self.moving(), weights)
+        else:
+            coder.apply(self._x, (0.0, weights[1]))
+
+    def outer_step(self, step: OuterStep, out: Floats | None = None) -> bool:
+        """Close a period, and write x - learner into ``out``, if that takes no further pass.
+
+        Whether it did, and it is now an increment as by ``increment``.
+        """
+        if not self._level or self._unapplied is not None:
+            out = None
+        if out is None:
+            self._leave()
+        moves, self._moves = self._moves, None
+        increment = None if out is None else out[: self.parameters]
+        changed = mixing.outer_step(self._state, step, moves, increment)
+        self._sized = self._summed = True
         self._movement.fill(0)
+        return out is not None and self._hand_over(out, changed)
 
     def rest(self) -> None:
         """Close a period with nobody to learn from: a lone node trains plainly, no momentum."""
@@ -138,8 +237,45 @@ class Replica:
         self._movement.fill(0)
 
     def _jump(self, vector: Floats) -> None:
-        np.copyto(self.x, vector)
+        np.copyto(self.moving(), vector)
         self._apart, self._joins = _ELSEWHERE, False
+
+    def _add_moves(self) -> None:
+        """Have the last exchange's moves in x."""
+        if self._moves is not None:
+            self._leave()
+            moves, self._moves = self._moves, None
+            moves.add(self._state.x)
+
+    def _tell_apart(self) -> None:
+        """Have the learner's parameters in their own array."""
+        if self._level:
+            self._level, known = False, self._learner[: self.parameters]
+            if self._unapplied is None:
+                np.copyto(known, self._state.x)
+            else:
+                mixing.subtract(self._state.x, self._unapplied[: self.parameters], known)
+
+    def _leave(self) -> None:
+        """x is about to move on without the learner."""
+        self._tell_apart()
+        self._there = self._sized = self._summed = False
+
+    def sizes(self) -> Floats:
+        """Largest |x| of each block."""
+        self._add_moves()
+        if not self._sized:
+            self._sized = True
+            np.copyto(self._state.sizes, block_max(self._state.x))
+        return self._state.sizes
+
+    def lengths(self) -> Pair:
+        """Euclidean lengths of the parameters and of the buffers."""
+        split, state = self.parameters, self._state
+        self._add_moves()
+        squares = float(np.sum(state.energies, dtype=np.float64)) if self._summed else inf
+        parameters = sqrt(squares) if squares < inf else mixing.norm(state.x)
+        return parameters, mixing.norm(self._x[split:])
 
     def movement(self) -> Floats:
         """Largest movement of each block by the learner since the last outer step.

@@ -84,10 +84,11 @@ class RobustPull(Core):
         super().restore(saved, lineage)
         np.copyto(self._base, self.replica.x)
 
-    def close_period(self, partners: int) -> None:
+    def close_period(self, partners: int, out: Floats | None = None) -> bool:
         self._round = None
-        super().close_period(partners)
+        made = super().close_period(partners, out)
         np.copyto(self._base, self.replica.x)
+        return made
 
     def propose(self, candidates: Sequence[PeerId], now: float) -> Outgoing | None:
         if self.busy or not self._due:
@@ -204,7 +205,7 @@ class RobustPull(Core):
         robust_mean(mixed[:middle], [vector[:middle] for vector in vectors], hostile)
         # Buffers on their own: a vector may be honest in one part only.
         robust_mean(mixed[middle:], [vector[middle:] for vector in vectors], hostile)
-        mixing.add_difference(self.replica.x, mixed, self._base)
+        mixing.add_difference(self.replica.moving(), mixed, self._base)
         self._base = mixed
         self._contraction.averaged(1 + len(vectors))
         # A liar's differences must not make our scales coarser than an honest one's may.

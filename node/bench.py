@@ -115,7 +115,10 @@ def arithmetic(parameters: int) -> Arithmetic:
     mine.open(theirs.scales(), bytes(32))
     theirs.open(mine.scales(), bytes(32))
     layer = bytes(theirs.write())
-    slow, momentum, out = x.copy(), np.zeros_like(x), np.zeros_like(x)
+    mine.write()
+    mine.read(layer)
+    state = mixing.State.of(x.copy(), x.copy(), np.zeros_like(x))
+    movement, increment = np.zeros_like(scales), np.zeros_like(x)
 
     def encode() -> None:
         fresh = codecs.coder("mod4", Side(x, length, scales))
@@ -128,12 +131,11 @@ def arithmetic(parameters: int) -> Arithmetic:
         fresh.write()
         fresh.read(layer)
         fresh.distances()
-        fresh.apply(out, (0.5, 0.5))
 
     def rest() -> None:
-        mixing.add_difference(out, x, y)
-        mixing.outer_step(out, slow, momentum, OuterStep())
-        mixing.subtract(out, y, slow)
+        mixing.finite(y)
+        mixing.follow(state.x, y, movement, state.sizes)
+        mixing.outer_step(state, OuterStep(), mine.moves(0.5), increment)
 
     share = parameters / length
     encode_s = seconds(encode)

@@ -6,7 +6,6 @@ on the core's worker thread; here is only the order of things.
 """
 
 import asyncio
-import functools
 import math
 import time
 from collections.abc import Sequence
@@ -140,7 +139,7 @@ class Learning:
             return
         await self.runner.run(self._core.replica.applied)
         self._applied.set()
-        await self._hand_over(attachment)
+        self._tasks.spawn(self._hand_over(attachment))  # which may wait for an exchange's end
 
     def settle(self, attachment: Attachment) -> None:
         """Training is over: exchange until the flock agrees, then tell the learner."""
@@ -206,10 +205,7 @@ class Learning:
             started = time.monotonic()
             partners = len(self._flock.partners(self.layout.digest, self._core.lineage))
             await self._exchange()
-            await self.runner.run_idle(functools.partial(self._core.close_period, partners))
-            self.tally.outer_steps += bool(partners)
-            self._note_move()
-            await self._hand_over(attachment)
+            await self._close(attachment, partners)
             await attachment.pace(pace_s(time.monotonic() - started))
 
     async def _take(self, attachment: Attachment) -> None:
@@ -232,6 +228,25 @@ class Learning:
             return
         self.reason = ""
         self.moves += 1
+
+    async def _close(self, attachment: Attachment, partners: int) -> None:
+        """The outer step; what it moved goes to the learner at once, if it can take it."""
+        async with self._handing:
+            free = self._applied.is_set() and not attachment.closed
+            out = attachment.increment if free else None
+
+            def close() -> bool:
+                made = self._core.close_period(partners, out)
+                self._prepared += made
+                return made
+
+            made = await self.runner.run_idle(close)
+            self.tally.outer_steps += bool(partners)
+            self._note_move()
+            if made:
+                self._moved = False
+                await self._publish(attachment)
+        await self._hand_over(attachment)
 
     async def _exchange(self, count: int | None = None) -> None:
         """Propose ``count`` exchanges (default: what a period is due), one after the other."""
@@ -283,9 +298,13 @@ class Learning:
                 return  # its Applied brings us here again
             self._moved = False
             if await self.runner.run(difference):
-                attachment.lineage = self._core.lineage
-                self._applied.clear()
-                await attachment.publish()
+                await self._publish(attachment)
+
+    async def _publish(self, attachment: Attachment) -> None:
+        """The increment is made."""
+        attachment.lineage = self._core.lineage
+        self._applied.clear()
+        await attachment.publish()
 
     # --- settling --------------------------------------------------------------------------------
 

@@ -64,7 +64,7 @@ class Attacker(Resident):
         self._noise = np.random.default_rng(rng.getrandbits(64))
 
     def disguise(self) -> None:
-        np.copyto(self.core.replica.x, self._false())
+        np.copyto(self.core.replica.moving(), self._false())
 
     def _false(self) -> Floats:
         if self.kind == "stale":

@@ -180,7 +180,7 @@ def _linear(step: OuterStep) -> Doubles:
     """The outer step as a matrix: (phi, m) after it from (phi, m, d) before, d what a period
     brought.  Read off the code that takes it."""
     phi, momentum = (np.array(row, np.float32) for row in ((1, 0, 0), (0, 1, 0)))
-    mixing.outer_step(phi + np.array((0, 0, 1), np.float32), phi, momentum, step)
+    mixing.outer_step(mixing.State.of(phi + np.array((0, 0, 1), np.float32), phi, momentum), step)
     return np.stack([phi, momentum]).astype(np.float64)
 
 
@@ -252,7 +252,7 @@ def pair(order: Order, meetings: int) -> Row:
         after = np.stack([cores.cores[k].replica.x for k in both]).astype(np.float64)
         found.append((np.square(x[both]).sum() - np.square(after).sum()) / before)
         for k in both:
-            np.copyto(cores.cores[k].replica.x, x[k].astype(np.float32))
+            np.copyto(cores.cores[k].replica.moving(), x[k].astype(np.float32))
     return _row("one random pair", order, found, 1 / (order.nodes - 1))
 
 
@@ -294,7 +294,7 @@ def drift(order: Order, meetings: int) -> Row:
         moved = cores.cores[other].replica.x - x[other]
         assert np.array_equal(cores.cores[one].replica.x, x[one]), "the proposer does not know"
         found.append(float(np.square(moved / order.nodes).sum()) / before)
-        np.copyto(cores.cores[other].replica.x, x[other].astype(np.float32))
+        np.copyto(cores.cores[other].replica.moving(), x[other].astype(np.float32))
     return _row("drift of a half exchange", order, found, half_exchange(order.nodes))
 
 
@@ -332,7 +332,7 @@ def steady(order: Order, step: OuterStep, periods: int) -> Row:
         seen = []
         for period in range(warming + periods):
             for core, noise in zip(cores.cores, cores.normal(), strict=True):
-                core.replica.x += noise.astype(np.float32)
+                core.replica.moving()[:] += noise.astype(np.float32)
             cores.match()
             for core in cores.cores:
                 core.replica.outer_step(step)

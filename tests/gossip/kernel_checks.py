@@ -134,8 +134,17 @@ def moved(rng: Rng, length: int) -> Arrays:
     """Arguments of apply."""
     blocks = blocks_in(length)
     difference = rng.integers(0, 256, (blocks, HALF), np.uint8)
-    steps = np.abs(anything(rng, blocks))
-    return [difference, steps, anything(rng, length), float(rng.choice([1.0, 0.5, 0.35]))]
+    steps, increment = np.abs(anything(rng, blocks)), np.zeros(length, np.float32)
+    wanted = increment if rng.random() < 0.5 else None
+    return [difference, steps, anything(rng, length), wanted, float(rng.choice([1.0, 0.5, 0.35]))]
+
+
+def stepped(rng: Rng, length: int) -> Arrays:
+    """Arguments of outer_step."""
+    difference, steps, _, increment, weight = moved(rng, length)
+    taken = [difference, steps] if rng.random() < 0.5 else [None, None]
+    sums = list(np.ones((2, blocks_in(length)), np.float32))
+    return [*vectors(3)(rng, length), *sums, *taken, increment, weight, 0.45, 0.7]
 
 
 def vectors(count: int) -> Callable[[Rng, int], Arrays]:
@@ -181,7 +190,11 @@ ARGUMENTS: dict[str, Callable[[Rng, int], Arrays]] = {
         *vectors(3)(rng, length),
         np.abs(anything(rng, blocks_in(length))),
     ],
-    "outer_step": lambda rng, length: [*vectors(3)(rng, length), 0.45, 0.7],
+    "follow": lambda rng, length: [
+        *vectors(2)(rng, length),
+        *np.abs(anything(rng, 2 * blocks_in(length)).reshape(2, -1)),
+    ],
+    "outer_step": stepped,
     "subtract": vectors(3),
     "squares": sums,
     "median": histories,
@@ -195,7 +208,8 @@ WRITTEN = {  # the places of the arguments that a function writes
     "is_finite": (),
     "add_difference": (0,),
     "progress": (0, 1, 3),
-    "outer_step": (0, 1, 2),
+    "follow": (0, 2, 3),
+    "outer_step": (0, 1, 2, 3, 4),
     "subtract": (2,),
     "squares": (2,),
     "median": (1,),

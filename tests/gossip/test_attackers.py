@@ -82,21 +82,21 @@ def learn(flock: "Flock", attack: Callable[[Core], None], periods: int = 25) -> 
 
 
 def negate(core: Core) -> None:
-    np.negative(core.replica.slow, out=core.replica.x[:SPLIT])
+    np.negative(core.replica.slow, out=core.replica.moving()[:SPLIT])
 
 
 def noise(core: Core) -> None:
     spread = np.random.default_rng(core.due).standard_normal(SIZE) * 100
-    core.replica.x[:] = spread.astype(np.float32)
+    core.replica.moving()[:] = spread.astype(np.float32)
 
 
 def creep(core: Core) -> None:
     """Boiling the frog: always a little farther than is clipped."""
-    core.replica.x *= np.float32(1.02)
+    core.replica.moving()[:] *= np.float32(1.02)
 
 
 def buffers_only(core: Core) -> None:
-    core.replica.x[SPLIT:] = 3e38
+    core.replica.moving()[SPLIT:] = 3e38
 
 
 @pytest.mark.parametrize("codec", CODECS)

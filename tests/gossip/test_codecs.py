@@ -20,7 +20,9 @@ NONCES = bytes(32)
 
 def side(x: Floats, parameters: int, scale: float = 0.1) -> Side:
     typical = np.full(quantiser.blocks_in(parameters), scale, np.float32)
-    scales = quantiser.own_scales(x[:parameters], np.zeros_like(typical), typical)
+    scales = quantiser.own_scales(
+        quantiser.block_max(x[:parameters]), np.zeros_like(typical), typical
+    )
     return Side(x, parameters, scales)
 
 

@@ -65,7 +65,9 @@ class Pair:
     def side(self, x: Floats, fine: float, few: bool) -> Side:
         typical = np.full(quantiser.blocks_in(PARAMETERS), 0.1, np.float32)
         typical[: 1 if few else None] *= fine
-        own = quantiser.own_scales(x[:PARAMETERS], np.zeros_like(typical), typical)
+        own = quantiser.own_scales(
+            quantiser.block_max(x[:PARAMETERS]), np.zeros_like(typical), typical
+        )
         return Side(x, PARAMETERS, own)
 
     def beginning(self, at: Floats, periods: int = 0) -> Progress:
@@ -104,12 +106,12 @@ class Pair:
         self.accepter.take(memoryview(payload))
         answer = self.accepter.commit(MOST)
         if isinstance(answer[0], Settled):
-            self.accepter.move(self.y)
+            self.accepter.coder.apply(self.y, self.accepter.half())
         return answer
 
     def settled(self, message: Settled, payload: Buffer) -> None:
         self.proposer.settled(message, payload, MOST)
-        self.proposer.move(self.x)
+        self.proposer.coder.apply(self.x, self.proposer.half())
 
     def settle(self) -> tuple[Settled, Buffer]:
         """Up to the last message, which moves the proposer."""
@@ -391,7 +393,7 @@ def test_both_layers_may_come_and_go_in_any_pieces(codec: str, fine: float) -> N
     if isinstance(settled, More):
         settled, rest = pair.committed(pair.proposer.more(rest)[1])
     else:
-        pair.accepter.move(pair.y)
+        pair.accepter.coder.apply(pair.y, pair.accepter.half())
     assert isinstance(settled, Settled)
     pair.settled(settled, rest)
     assert np.array_equal(pair.x, whole.x)

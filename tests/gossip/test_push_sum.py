@@ -270,11 +270,11 @@ def test_an_implausible_vector_moves_nobody(flocks: Flocks) -> None:
     flock.outcomes.clear()
     for victim in honest:
         before, reach = victim.replica.x.copy(), victim._bounds().parameters.reach
-        liar.replica.x[:] = -before
+        liar.replica.moving()[:] = -before
         flock.exchange(4, flock.cores.index(victim))
         assert np.array_equal(victim.replica.x, before)
-        liar.replica.x[:] = before
-        liar.replica.x[0] += np.float32(0.99 * reach)
+        liar.replica.moving()[:] = before
+        liar.replica.moving()[0] += np.float32(0.99 * reach)
         flock.exchange(4, flock.cores.index(victim))
         assert np.linalg.norm(victim.replica.x - before) < reach
     assert {o.reason for o in flock.outcomes} == {"", "implausible"}

@@ -48,7 +48,7 @@ def test_restoring_copies() -> None:
 
 def test_progress_is_added_to_what_exchanges_did() -> None:
     made = replica()
-    made.x += 1  # an exchange
+    made.moving()[:] += 1  # an exchange
     snapshot = vector(0) + vector(1)
     assert made.progress(snapshot, applied=False)
     assert np.allclose(made.x, vector(0) + 1 + vector(1), atol=1e-6)
@@ -58,7 +58,7 @@ def test_progress_is_added_to_what_exchanges_did() -> None:
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_a_snapshot_that_is_not_finite_changes_nothing(bad: float) -> None:
     made = replica()
-    made.x += 1
+    made.moving()[:] += 1
     assert made.increment(np.empty_like(made.x))
     before = made.x.copy()
     snapshot = vector(1)
@@ -73,7 +73,7 @@ def test_an_increment_is_what_the_learner_lacks() -> None:
     made = replica()
     out = np.empty_like(made.x)
     assert not made.increment(out), "nothing to hand over"
-    made.x += vector(1)
+    made.moving()[:] += vector(1)
     assert made.increment(out)
     assert np.array_equal(out, made.x - made.learner)
     with pytest.raises(AssertionError):
@@ -101,7 +101,7 @@ def test_nothing_is_lost_or_counted_twice(seed: int) -> None:
             live += move
             total += move
         elif action == 1:
-            made.x += move
+            made.moving()[:] += move
             total += move
         elif action == 2:
             assert made.progress(live.copy(), applied=not waiting)
@@ -127,12 +127,12 @@ def test_nothing_is_lost_or_counted_twice(seed: int) -> None:
 
 def test_the_outer_step_leaves_buffers_alone() -> None:
     made = replica()
-    made.x += 1
+    made.moving()[:] += 1
     made.outer_step(OuterStep(momentum=0.5, rate=0.7))
     split = LAYOUT.parameters
     assert np.allclose(made.x[:split], vector(0)[:split] + 0.7 * 1.5, atol=1e-6)
     assert np.allclose(made.x[split:], vector(0)[split:] + 1, atol=1e-6)
-    made.x[:split] += 1
+    made.moving()[:split] += 1
     made.rest()
     assert np.array_equal(made.slow, made.x[:split])
     assert not made.momentum.any()
@@ -140,7 +140,7 @@ def test_the_outer_step_leaves_buffers_alone() -> None:
 
 def test_movement_is_the_learners_since_the_last_outer_step() -> None:
     made = replica()
-    made.x[:64] += 5  # an exchange is no movement
+    made.moving()[:64] += 5  # an exchange is no movement
     for _ in range(2):
         snapshot = made.learner.copy()
         snapshot[3] -= 1
@@ -190,7 +190,7 @@ def test_who_is_given_another_model_trains_on_from_it_later() -> None:
 
 def test_an_increment_from_before_does_not_take_the_learner_to_another_model() -> None:
     made, out = replica(), np.empty(LAYOUT.size, np.float32)
-    made.x += 1
+    made.moving()[:] += 1
     assert made.increment(out)
     made.replace(vector(1))
     made.applied()

@@ -178,23 +178,23 @@ def test_any_payload_is_taken_or_refused(flocks: Flocks, payload: bytes, codec: 
 def test_numbers_beyond_all_bounds_are_refused(flocks: Flocks) -> None:
     flock = flocks(2, 40, 5, EXACT, seed=2).scattered()
     before = flock.x[0]
-    flock.cores[1].replica.x[:] = 3e38
+    flock.cores[1].replica.moving()[:] = 3e38
     round_of(flock, flock.cores[0])
     assert [o.reason for o in flock.outcomes] == ["implausible"]
     assert np.array_equal(flock.x[0], before)
 
 
 def negate(core: Core) -> None:
-    np.negative(core.replica.slow, out=core.replica.x[: len(core.replica.slow)])
+    np.negative(core.replica.slow, out=core.replica.moving()[: len(core.replica.slow)])
 
 
 def noise(core: Core) -> None:
     wild = np.random.default_rng(core.lineage.age).standard_normal(len(core.replica.x))
-    core.replica.x[:] = wild.astype(np.float32) * 100
+    core.replica.moving()[:] = wild.astype(np.float32) * 100
 
 
 def outgrow(core: Core) -> None:
-    core.replica.x *= np.float32(1.5)
+    core.replica.moving()[:] *= np.float32(1.5)
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ def test_a_minority_that_drifted_copies_and_nobody_else_does(
             core.close_period(partners=20)
     mean = flock.x.mean(axis=0)
     for number in drifted:
-        flock.cores[number].replica.x += 10
+        flock.cores[number].replica.moving()[:] += 10
     verdicts, random, copied = [Verdict() for _ in flock.cores], Random(6), set()
     flock.outcomes.clear()
     for _ in range(30 * size):

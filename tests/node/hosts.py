@@ -208,7 +208,7 @@ class Node:
         replica = self.learning.runner.core.replica
 
         def move() -> None:
-            replica.x += by
+            replica.moving()[:] += by
 
         await self.learning.runner.run_idle(move)
         self.learning.adopted()

@@ -122,7 +122,7 @@ def test_what_moves_x_while_a_learner_is_let_in_reaches_it(
             async def later(*args: object) -> None:
 
                 def move() -> None:
-                    replica.x += by
+                    replica.moving()[:] += by
 
                 await node.learning.runner.run(move)
                 await train(*args)  # type: ignore[arg-type]

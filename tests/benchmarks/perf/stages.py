@@ -22,7 +22,7 @@ import numpy as np
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from nacl.signing import SigningKey
 
-from covey.gossip import mixing, quantiser
+from covey.gossip import quantiser
 from covey.gossip.codecs import Coder, Side, coder
 from covey.gossip.config import OuterStep
 from covey.gossip.quantiser import Floats
@@ -133,7 +133,7 @@ class Exchange:
         self.vector = rng.standard_normal(parameters, dtype=np.float32) * np.float32(0.02)
         self.replica = Replica(layout)
         self.replica.restore(Saved.fresh(self.vector, parameters))
-        self.replica.learner_has(self.vector)
+        self.replica.learner_has(self.replica.x)
         self.vector += rng.standard_normal(parameters, dtype=np.float32) * np.float32(0.001)
         self.theirs = self.vector + rng.standard_normal(parameters, np.float32) * np.float32(1e-3)
         self.scales = np.full(quantiser.blocks_in(parameters), 0.004, np.float32)
@@ -148,7 +148,7 @@ class Exchange:
 
     def scale(self) -> object:
         replica = self.replica
-        scales = quantiser.own_scales(self.vector, replica.movement(), replica.typical())
+        scales = quantiser.own_scales(replica.sizes(), replica.movement(), replica.typical())
         return quantiser.pack_scales(scales)
 
     def written(self) -> Coder:
@@ -183,11 +183,12 @@ def _vectors(
     """The stages at which vectors pass through memory."""
     d, replica, vector = exchange.parameters, exchange.replica, exchange.vector
     coded = len(exchange.layer)
-    out = np.zeros_like(vector)
     encode_s = seconds(exchange.written, repeats)
 
-    def outer() -> None:
-        mixing.outer_step(replica.x, replica.slow, replica.momentum, exchange.step)
+    def close() -> None:
+        replica.mix(exchange.decoded, (0.5, 0.5))
+        assert replica.outer_step(exchange.step, increment), "the learner has x"
+        replica.applied()
 
     def decode() -> float:
         fresh = exchange.written()
@@ -198,15 +199,13 @@ def _vectors(
     decode_s = statistics.median(decode() for _ in range(repeats))
     works: list[tuple[str, float, Work | float]] = [
         ("snapshot copy (learner)", 8 * d, lambda: np.copyto(snapshot, vector)),
-        ("progress: check, x += snapshot - last", 24 * d, lambda: replica.progress(vector, True)),
-        ("scales", 4 * d, exchange.scale),
+        ("progress: check, x <- snapshot", 16 * d, lambda: replica.progress(vector, True)),
+        ("scales", 16 * d / quantiser.BLOCK, exchange.scale),
         ("dither and encode", 4 * d + coded, encode_s),
         ("decode", 2 * coded + d, decode_s),
         ("gate: distance, largest of each block", 10 * d / quantiser.BLOCK, exchange.gate),
-        ("mix", 9 * d, lambda: exchange.decoded.apply(out, (0.5, 0.5))),
-        ("outer step", 24 * d, outer),
-        ("length of x", 4 * d, lambda: mixing.norm(replica.x)),
-        ("increment", 12 * d, lambda: mixing.subtract(replica.x, replica.learner, increment)),
+        ("mix, outer step, increment", 28.5 * d, close),
+        ("length of x", 4 * d / quantiser.BLOCK, replica.lengths),
         ("increment added (learner)", 12 * d, lambda: np.add(vector, increment, out=vector)),
     ]
     for name, touched, work in works:
