@@ -1,5 +1,6 @@
 """Virtual time: what is to happen, in order.  Ties are broken by who came first, so runs repeat."""
 
+import gc
 import heapq
 from collections.abc import Callable
 from itertools import count
@@ -19,8 +20,22 @@ class Agenda:
         heapq.heappush(self._calls, (when, next(self._order), call))
 
     def run(self, until: float) -> None:
-        """Everything that is due by ``until``, which is then now."""
-        while self._calls and self._calls[0][0] <= until:
-            self.now, _, call = heapq.heappop(self._calls)
+        """Everything that is due by ``until``, which is then now.
+
+        Without collecting garbage: calls leave hardly any cycles, and to look for them among all
+        that many nodes hold would take a tenth of the time.
+        """
+        collects = gc.isenabled()
+        gc.disable()
+        try:
+            self._run(until)
+        finally:
+            if collects:
+                gc.enable()
+
+    def _run(self, until: float) -> None:
+        calls, due = self._calls, heapq.heappop
+        while calls and calls[0][0] <= until:
+            self.now, _, call = due(calls)
             call()
         self.now = until

@@ -1,5 +1,7 @@
 """Virtual time: calls in order, ties by who came first."""
 
+import gc
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -37,3 +39,20 @@ def test_the_past_is_over() -> None:
     agenda.at(3.0, lambda: None)
     with pytest.raises(AssertionError, match="past"):
         agenda.at(2.9, lambda: None)
+
+
+@pytest.mark.parametrize("collects", [True, False])
+def test_garbage_is_collected_after_a_run_as_before_it(collects: bool) -> None:
+    agenda, seen = Agenda(), list[bool]()
+    agenda.at(1.0, lambda: seen.append(gc.isenabled()))
+    agenda.at(2.0, lambda: [].pop())
+    assert gc.isenabled()
+    if not collects:
+        gc.disable()
+    try:
+        agenda.run(1.0)
+        with pytest.raises(IndexError):
+            agenda.run(2.0)
+        assert (seen, gc.isenabled()) == ([False], collects)
+    finally:
+        gc.enable()
