@@ -107,16 +107,23 @@ class Screen:
 
     def keep(self, peers: Set[PeerId]) -> None:
         """Drop the votes of all but ``peers``, as long as enough are left to have a bound."""
-        if self._distances.keys() <= peers:
+        if self._too_few or self._distances.keys() <= peers:
             return
         left = {peer: seen for peer, seen in self._distances.items() if peer in peers}
         if sum(len(seen) for seen in left.values()) >= self._config.unscreened:
             self._distances = left
             self._yardstick = self._quantiles()
 
+    @property
+    def _too_few(self) -> bool:
+        """Whether all distances together are not enough to have a bound."""
+        return sum(map(len, self._distances.values())) < self._config.unscreened
+
     def _quantiles(self) -> tuple[float, float] | None:
         """Gate and clip quantile of the latest distances, as many of each peer as make up the
         number remembered; None while they are too few."""
+        if self._too_few:
+            return None
         each = self._config.remembered // max(1, len(self._distances))
         votes = sorted(value for seen in self._distances.values() for value in seen[-each:])
         if len(votes) < self._config.unscreened:
