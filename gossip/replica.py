@@ -45,6 +45,7 @@ class Replica:
 
     def __init__(self, layout: Layout) -> None:
         blocks = blocks_in(layout.parameters)
+        self.size = layout.size
         self.parameters = split = layout.parameters
         self.slow: Floats = np.zeros(split, np.float32)
         self.momentum: Floats = np.zeros(split, np.float32)

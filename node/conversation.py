@@ -64,7 +64,7 @@ class Conversation:
         self._typical_s: float | None = None  # of one request and its answer, smoothed
         self._stretch = 1.0  # of the timeout, after requests that ran into it
         replica = runner.core.replica
-        self.limit = payload_limit(replica.parameters, len(replica.x) - replica.parameters)
+        self.limit = payload_limit(replica.parameters, replica.size - replica.parameters)
 
     async def propose(self, candidates: Sequence[PeerId]) -> float | None:
         """One exchange with the next of ``candidates``, to its end; None if none is left to ask.
@@ -234,7 +234,7 @@ class Conversation:
 
     def _haul_s(self) -> float:
         """What our own limits may add: they may have been set just now."""
-        return self._bandwidth.haul_s(len(self.runner.core.replica.x))
+        return self._bandwidth.haul_s(self.runner.core.replica.size)
 
     def _time(self, seconds: float) -> None:
         before = self._typical_s
