@@ -115,7 +115,9 @@ class Core(ABC):
     def progress(self, snapshot: Floats, applied: bool) -> bool:
         """Add the learner's progress; False if it was not finite and nothing changed."""
         assert not self.busy, "x is held while an exchange is open"
-        if not all(screen.settled for screen in self._screens):
+        parameters, buffers = self._screens
+        without = self.replica.parameters == len(snapshot)  # any buffers: theirs never settles
+        if not (parameters.settled and (without or buffers.settled)):
             for screen, moved in zip(self._screens, self.replica.moved(snapshot), strict=True):
                 screen.moved += moved
         return self.replica.progress(snapshot, applied)

@@ -53,6 +53,20 @@ def test_a_period_closes_with_an_outer_step_or_alone(flocks: Flocks) -> None:
     assert core.lineage.age == 2
 
 
+def test_first_movements_are_measured_until_there_is_a_history(flocks: Flocks) -> None:
+    """Of a model without buffers too, which has no distances between them."""
+    core, _ = two(flocks)
+    screen, _ = core._screens
+    before = screen.moved
+    core.progress(core.replica.learner + 1, applied=False)
+    assert screen.moved == pytest.approx(before + 200**0.5)
+    for number in range(core.config.screening.unscreened):
+        core._note(PeerId(bytes([number]) * 32), (1.0, 0.0))
+    before = screen.moved
+    core.progress(core.replica.learner + 1, applied=False)
+    assert screen.moved == before
+
+
 def test_a_greatest_age_heard_of_breaks_nothing(flocks: Flocks) -> None:
     core, _ = two(flocks)
     core.begin(core.replica.x, Lineage(b"f" * 32, limits.AGE_MAX - 1))
