@@ -46,8 +46,9 @@ class Outgoing:
 
     def whole(self) -> "Outgoing":
         """With all of its payload in one buffer."""
-        payload = self.payload if self.pieces == () else b"".join((self.payload, *self.pieces))
-        return Outgoing(self.peer, self.message, payload)
+        if self.pieces == ():
+            return self
+        return Outgoing(self.peer, self.message, b"".join((self.payload, *self.pieces)))
 
 
 class Intake(Protocol):
