@@ -6,7 +6,6 @@ codes and hashes one part while the loop encrypts the part before it, and likewi
 
 import asyncio
 import functools
-import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -21,7 +20,15 @@ from covey.node.streams import Buffer
 from covey.node.throttle import Limits
 from covey.node.unreachable import Unreachable
 from covey.protocols import limits
-from covey.protocols.envelope import Opened, ReplayWindow, Scope, Sealer, announce, open_sealed
+from covey.protocols.envelope import (
+    Hash,
+    Opened,
+    ReplayWindow,
+    Scope,
+    Sealer,
+    announce,
+    open_sealed,
+)
 from covey.protocols.errors import Forged, Malformed, RemoteError, Stale, TooLarge, Unsupported
 from covey.protocols.identity import PeerId
 from covey.protocols.messages import ALGORITHM_OF, Busy, ExchangeMessage, Propose, Refuse
@@ -248,10 +255,10 @@ class Conversation:
 
 
 class _Total:
-    """Length and SHA-256 of a payload as it passes."""
+    """Length and hash of a payload as it passes."""
 
     def __init__(self) -> None:
-        self.length, self.digest = 0, hashlib.sha256()
+        self.length, self.digest = 0, Hash()
 
     def add(self, part: Buffer) -> None:
         self.length += len(part)

@@ -178,8 +178,9 @@ class Line(asyncio.BufferedProtocol):
     # --- inside ----------------------------------------------------------------------------------
 
     async def _send(self, piece: Buffer) -> None:
-        async with asyncio.timeout(patience_s(2 * SLICE_BYTES)):
-            await self._writable.wait()
+        if not self._writable.is_set():
+            async with asyncio.timeout(patience_s(2 * SLICE_BYTES)):
+                await self._writable.wait()
         if self.lost.is_set() or self.transport.is_closing():
             raise ConnectionResetError("the connection is lost")
         self.transport.write(piece)

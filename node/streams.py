@@ -13,7 +13,7 @@ from covey.protocols.messages import Standing
 
 Buffer = bytes | bytearray | memoryview
 
-SLICE_BYTES = 128 * limits.KIB  # encrypted in under a millisecond, so probes get their turn
+SLICE_BYTES = 256 * limits.KIB  # encrypted in under a millisecond, so probes get their turn
 READ_BUFFER_BYTES = 256 * limits.KIB
 PATIENCE_S = 10.0  # for a small body, and on top of what RATE_MIN gives a big one
 RATE_MIN = 64 * limits.KIB  # bytes/s of the slowest link that is still served

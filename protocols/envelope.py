@@ -1,14 +1,15 @@
 """The signed envelope of every exchange message, and the window that refuses replays.
 
 It is the packed header and its 64-byte signature, and follows the payload (node/letters.py).
-The signature covers the header, which holds the payload's SHA-256, so tensor bytes are hashed once,
+The signature covers the header, which holds the payload's BLAKE3, so tensor bytes are hashed once,
 as they pass, and never signed directly.  What the message says is announced before its payload, so
 that work on it may begin; nothing comes of it before the envelope is checked.
 """
 
-import hashlib
 from collections import OrderedDict
 from dataclasses import dataclass
+
+from blake3 import blake3
 
 from covey.protocols import limits, messages, packing
 from covey.protocols.errors import Forged, Malformed, Stale, TooLarge, Unsupported
@@ -16,6 +17,9 @@ from covey.protocols.identity import Identity, PeerId, verify
 from covey.protocols.messages import ExchangeMessage
 
 VERSION = 1
+Hash = (
+    blake3  # of payloads: as strong as SHA-256, and several times faster without special hardware
+)
 _DOMAIN = b"covey/envelope/1\0"
 _KINDS: dict[str, type[ExchangeMessage]] = {
     kind.__name__.lower(): kind
@@ -82,10 +86,10 @@ class Opened:
 
     def check(self, payload: bytes | bytearray | memoryview) -> None:
         """Raise Forged unless ``payload`` is the one that was signed."""
-        self.check_digest(hashlib.sha256(payload).digest())
+        self.check_digest(Hash(payload).digest())
 
     def check_digest(self, digest: bytes) -> None:
-        """Raise Forged unless ``digest`` is the SHA-256 that was signed."""
+        """Raise Forged unless ``digest`` is the BLAKE3 that was signed."""
         if digest != self.payload_hash:
             raise Forged("the payload does not match its signed hash")
 
@@ -102,13 +106,13 @@ class Sealer:
         self, scope: Scope, message: ExchangeMessage, payload: bytes | bytearray | memoryview = b""
     ) -> bytes:
         """The signed header for ``message`` and its payload."""
-        length = memoryview(payload).nbytes
-        return self.seal_digest(scope, message, length, hashlib.sha256(payload).digest())
+        plain = memoryview(payload).cast("B")
+        return self.seal_digest(scope, message, len(plain), Hash(plain).digest())
 
     def seal_digest(
         self, scope: Scope, message: ExchangeMessage, length: int, digest: bytes
     ) -> bytes:
-        """``seal``, for a payload of ``length`` bytes whose SHA-256 is known."""
+        """``seal``, for a payload of ``length`` bytes whose BLAKE3 is known."""
         self._sequence += 1
         header = Header(
             version=VERSION,

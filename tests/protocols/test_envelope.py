@@ -1,6 +1,5 @@
 """Envelopes: what is signed is what is read, once, from whom it is."""
 
-import hashlib
 from array import array
 from collections import defaultdict
 from random import Random
@@ -10,6 +9,7 @@ import pytest
 
 from covey.protocols import limits, packing
 from covey.protocols.envelope import (
+    Hash,
     Opened,
     ReplayWindow,
     Scope,
@@ -50,7 +50,7 @@ def test_what_is_sealed_is_opened(message: ExchangeMessage) -> None:
         scope=SCOPE,
         message=message,
         payload_length=7,
-        payload_hash=hashlib.sha256(b"payload").digest(),
+        payload_hash=Hash(b"payload").digest(),
     )
     opened.check(b"payload")
     for wrong in (b"", b"payloae", b"payload\0"):

@@ -6,7 +6,6 @@ would take for those bytes at best.
 """
 
 import argparse
-import hashlib
 import os
 import socket
 import ssl
@@ -30,7 +29,7 @@ from covey.gossip.replica import Replica, Saved
 from covey.node.learner_link import _make_map
 from covey.node.ledger import Lane, Ledger
 from covey.node.tls import Credentials
-from covey.protocols.envelope import Scope, Sealer, open_sealed
+from covey.protocols.envelope import Hash, Scope, Sealer, open_sealed
 from covey.protocols.identity import Identity
 from covey.protocols.layout import Layout, Tensor
 from covey.protocols.messages import Commit
@@ -57,7 +56,7 @@ class Limits:
     """What this machine can do, in bytes per second, and in seconds per signature."""
 
     memory: float  # a copy of a large vector: bytes read and written
-    hash: float  # SHA-256 of a piece in cache
+    hash: float  # BLAKE3 of a piece in cache
     cipher: float  # AES-256-GCM of pieces in cache, encrypted and decrypted again
     loopback: float  # a blocking TCP connection to another thread
     sign_s: float
@@ -81,7 +80,7 @@ class Limits:
         payload = bytearray(max(parameters, PIECE))
         return cls(
             memory=2 * source.nbytes / best(lambda: np.copyto(target, source), 1),
-            hash=PIECE / best(lambda: hashlib.sha256(piece), 50),
+            hash=PIECE / best(lambda: Hash(piece), 50),
             cipher=PIECE / both_s,
             loopback=len(payload) / best(lambda: carry(payload), 1),
             sign_s=best(lambda: key.sign(piece[:256]), 50),
@@ -221,11 +220,11 @@ def _messages(layer: bytes, limits: Limits, repeats: int) -> Iterator[Stage]:
     sealed = sealer.seal(scope, message, layer)
 
     def hash_both() -> None:
-        hashlib.sha256(layer)
-        hashlib.sha256(layer)
+        Hash(layer)
+        Hash(layer)
 
     taken = seconds(hash_both, repeats)
-    yield Stage("hash, ours and theirs", 2 * count, taken, "SHA-256", 2 * count / limits.hash)
+    yield Stage("hash, ours and theirs", 2 * count, taken, "BLAKE3", 2 * count / limits.hash)
     taken = seconds(lambda: sealer.seal(scope, message), repeats)
     yield Stage("sign a header", len(sealed), taken, "Ed25519", limits.sign_s)
     taken = seconds(lambda: open_sealed(sealed), repeats)
