@@ -30,6 +30,7 @@ _PACE_PER_EXCHANGE = 10.0  # automatic cadence: exchanges take at most a tenth o
 _PACE_LEAST_S = 0.5
 _PACE_MOST_S = 30.0
 _BUSY_WAIT_S = 0.02  # before asking the next peer after one was busy, at least
+_BUSY_SHARES = (1 / 16, 1 / 4, 2)  # of an exchange's time, after one, two and more were
 _SETTLE_S = 10.0
 _SETTLE_GAP_S = 0.15  # between settling exchanges while peers still train
 _JUDGED = ("", "implausible", "undecoded")  # outcomes that tell how far apart we are
@@ -240,18 +241,21 @@ class Learning:
                 self._prepared += made
                 return made
 
+            self._moved = False  # an exchange may move x again before we hear that it is closed
             made = await self.runner.run_idle(close)
             self.tally.outer_steps += bool(partners)
-            self._note_move()
+            self.moves += 1
             if made:
-                self._moved = False
                 await self._publish(attachment)
+            else:
+                self._moved = True
         await self._hand_over(attachment)
 
     async def _exchange(self, count: int | None = None) -> None:
         """Propose ``count`` exchanges (default: what a period is due), one after the other."""
         core = self._core
         await self.runner.run(lambda: core.open_period(count))
+        in_vain = 0  # peers in a row that were busy
         while core.due:
             busy, completed = self.tally.busy, self.tally.exchanges
             took_s = await self.conversation.propose(self._partners())
@@ -259,16 +263,22 @@ class Learning:
                 return
             if self.tally.exchanges > completed:
                 self._metrics.exchanged(took_s)
-            if self.tally.busy > busy and core.due:
-                # Uniform in one to two exchanges' time, so that two that collided do not again;
-                # if we are called meanwhile there may be nothing left to do.
-                share = 1 + core.chance()
-                self._met.clear()
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(
-                        max(_BUSY_WAIT_S, self.conversation.typical_s) * share
-                    ):
-                        await self._met.wait()
+            in_vain = in_vain + 1 if self.tally.busy > busy else 0
+            if in_vain and core.due:
+                await self._stand_back(in_vain)
+
+    async def _stand_back(self, in_vain: int) -> None:
+        """Wait before the next peer is asked, as many have been busy; or until we are called.
+
+        Uniform in one to two times a span, so that two that collided do not again.  Where all began
+        at once most were only asking, and soon are free; later they are in exchanges.
+        """
+        share = _BUSY_SHARES[min(in_vain, len(_BUSY_SHARES)) - 1]
+        span_s = max(_BUSY_WAIT_S, share * self.conversation.typical_s)
+        self._met.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(span_s * (1 + self._core.chance())):
+                await self._met.wait()
 
     def _partners(self) -> Sequence[PeerId]:
         """Whom to ask: not those who have just been found not ready, or silent."""
