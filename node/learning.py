@@ -91,6 +91,7 @@ class Learning:
         self._handing = asyncio.Lock()  # from the difference until it is published
         self._prepared = 0  # increments made for this learner; counted on the worker
         self._moved = False  # x has moved since the last increment
+        self._opened = 0, 0  # exchanges made when the last two periods were opened
         self.moves = 0  # of x, ever: whether there is something to save
         self._verdict = Verdict()
         self._unready: dict[PeerId, float] = {}  # until when a peer is not asked
@@ -114,6 +115,7 @@ class Learning:
         """
         self._attachment = attachment
         self._prepared = 0
+        self._opened = self.tally.exchanges, self.tally.exchanges
         self._note_move()
         if replace:
             self._applied.clear()
@@ -205,8 +207,11 @@ class Learning:
             await self._take(attachment)
             started = time.monotonic()
             partners = len(self._flock.partners(self.layout.digest, self._core.lineage))
+            self._opened = self._opened[1], self.tally.exchanges
             await self._exchange()
             await self._close(attachment, partners)
+            self.tally.outer_steps += bool(partners)
+            self.tally.missed += bool(partners) and self.tally.exchanges == self._opened[0]
             await attachment.pace(pace_s(time.monotonic() - started))
 
     async def _take(self, attachment: Attachment) -> None:
@@ -243,7 +248,6 @@ class Learning:
 
             self._moved = False  # an exchange may move x again before we hear that it is closed
             made = await self.runner.run_idle(close)
-            self.tally.outer_steps += bool(partners)
             self.moves += 1
             if made:
                 await self._publish(attachment)

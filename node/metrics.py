@@ -108,6 +108,9 @@ def _of_learning(status: StatusReport) -> Iterator[Metric]:
     yield CounterMetricFamily("covey_exchanges", "Completed exchanges", exchange.exchanges)
     yield CounterMetricFamily("covey_outer_steps", "Periods closed", exchange.outer_steps)
     yield CounterMetricFamily(
+        "covey_missed_periods", "Periods closed without an exchange", exchange.missed
+    )
+    yield CounterMetricFamily(
         "covey_exchange_raw_bytes", "What plain float32 would have cost to send", exchange.raw_bytes
     )
     results = [

@@ -177,6 +177,7 @@ class Overview:
             wire_bytes_received=wire[1],
             raw_bytes=4 * learning.layout.size * tally.exchanges,
             outer_steps=tally.outer_steps,
+            missed=tally.missed,
         )
 
     def _net(self) -> report.NetReport:

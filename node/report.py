@@ -99,7 +99,8 @@ class ExchangeReport:
     wire_bytes_sent: int = 0
     wire_bytes_received: int = 0
     raw_bytes: int = 0
-    outer_steps: int = 0
+    outer_steps: int = 0  # periods closed with somebody to learn with
+    missed: int = 0  # of these, without an exchange since the period before began
 
 
 @dataclass(frozen=True, slots=True)

@@ -202,6 +202,21 @@ def test_periods_are_counted_and_paced(tmp_path: Path) -> None:
             learners[1].hand_over()
             await until(lambda: two.learning.tally.outer_steps == 1)
             assert two.learning.tally.exchanges == 3, "having been called counts as having called"
+            assert one.learning.tally.missed == two.learning.tally.missed == 0
+            for learner in learners:
+                await learner.leave()
+
+    asyncio.run(go())
+
+
+def test_a_period_that_nobody_exchanges_in_is_missed(tmp_path: Path) -> None:
+    async def go() -> None:
+        async with nodes(tmp_path, 2, PLAIN) as (one, two):
+            learners = [await node.trainee(noise()) for node in (one, two)]
+            two.learning._core.accepting = False
+            learners[0].hand_over()
+            await until(lambda: one.learning.tally.outer_steps == 1)
+            assert one.learning.tally.missed == 1
             for learner in learners:
                 await learner.leave()
 

@@ -27,10 +27,25 @@ class FlatOut:
 
 @dataclass(frozen=True)
 class Kept:
-    """Per period: exchanges of the node with fewest, and what a node sent on average."""
+    """The share of periods with an exchange, of the node with fewest, and what a node sent per
+    period on average."""
 
     fewest: float
     sent_bytes: float
+
+
+@dataclass(frozen=True)
+class _Counts:
+    periods: int
+    missed: int
+    sent_bytes: int
+
+    def __sub__(self, other: "_Counts") -> "_Counts":
+        return _Counts(
+            self.periods - other.periods,
+            self.missed - other.missed,
+            self.sent_bytes - other.sent_bytes,
+        )
 
 
 def rows(flock: Flock, repeats: int) -> Iterator[Row]:
@@ -72,15 +87,15 @@ def flat_out(swarm: Swarm, seconds: float) -> FlatOut:
 
 def periods(swarm: Swarm, seconds: float, count: int) -> Kept:
     """All learners hand over once in each period of so many seconds."""
-    made, sent = swarm.exchanges(), [_sent(node) for node in swarm.nodes]
+    before = [_counts(node) for node in swarm.nodes]
     for learner in swarm.learners:
         learner.order(f"periods {seconds} {count}")
     ends = [learner.answer(PATIENCE_S + seconds * count) for learner in swarm.learners]
     began = min(end["start"] for end in ends)
     elapsed = round((max(end["end"] for end in ends) - began) / seconds)  # periods, with delays
-    exchanges = [after - before for after, before in zip(swarm.exchanges(), made, strict=True)]
-    bytes_sent = [_sent(node) - before for node, before in zip(swarm.nodes, sent, strict=True)]
-    return Kept(min(exchanges) / elapsed, sum(bytes_sent) / len(swarm.nodes) / elapsed)
+    made = [_counts(node) - then for node, then in zip(swarm.nodes, before, strict=True)]
+    fewest = min(1 - found.missed / found.periods for found in made)
+    return Kept(fewest, sum(found.sent_bytes for found in made) / len(made) / elapsed)
 
 
 def quantile(counts: dict[float, float], share: float) -> float:
@@ -114,5 +129,6 @@ def _lags(node: Node) -> dict[float, float]:
     return {float(bound): float(count) for bound, count in _BUCKET.findall(node.metrics())}
 
 
-def _sent(node: Node) -> int:
-    return int(node.status()["exchange"]["wire_bytes_sent"])
+def _counts(node: Node) -> _Counts:
+    found = node.status()["exchange"]
+    return _Counts(found["outer_steps"], found["missed"], found["wire_bytes_sent"])

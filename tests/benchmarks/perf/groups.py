@@ -219,9 +219,9 @@ def growth(bench: Bench) -> Iterator[Row]:
             ours.train(plan.flock_parameters, warm_rounds=1)
             kept = calm.periods(ours, plan.period_s, plan.periods)
         sent.append(kept.sent_bytes)
-        name = f"{nodes} nodes: exchanges per period, of whom has fewest"
+        name = f"{nodes} nodes: periods with an exchange, of whom has fewest"
         target = Target(least=1.0)
-        yield compared("growth", name, "", [kept.fewest], [1.0], "one each", target)
+        yield compared("growth", name, "", [kept.fewest], [1.0], "all", target)
     for nodes, count in zip(plan.flocks[1:], sent[1:], strict=True):
         name = f"{nodes} nodes: bytes per node and period"
         told = f"{plan.flocks[0]} nodes"
