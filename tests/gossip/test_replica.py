@@ -4,9 +4,10 @@ from random import Random
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from covey.gossip.codecs import Coder, Side, coder
 from covey.gossip.config import OuterStep
 from covey.gossip.quantiser import Floats
 from covey.gossip.replica import Replica, Saved
@@ -123,6 +124,118 @@ def test_nothing_is_lost_or_counted_twice(seed: int) -> None:
         live += out
     assert np.allclose(made.x, total, atol=1e-4)
     assert np.allclose(live, total, atol=1e-4)
+
+
+class Plain:
+    """What a replica is to do, each vector kept on its own; float64."""
+
+    def __init__(self, begin: Floats) -> None:
+        split = LAYOUT.parameters
+        self.x, self.learner = begin.astype(np.float64), begin.astype(np.float64)
+        self.slow, self.momentum = self.x[:split].copy(), np.zeros(split)
+
+    def progress(self, snapshot: Floats) -> None:
+        self.x += snapshot - self.learner
+        self.learner = snapshot.astype(np.float64)
+
+    def outer_step(self, step: OuterStep) -> None:
+        split = LAYOUT.parameters
+        moved = self.x[:split] - self.slow
+        self.momentum = step.momentum * self.momentum + moved
+        self.slow += step.rate * (moved + step.momentum * self.momentum)
+        self.x[:split] = self.slow
+
+
+def difference(x: Floats, seed: int) -> tuple[Coder, Floats]:
+    """An exchange's, decoded, with a vector that is near x but for some blocks; and its values."""
+    other = x + vector(seed) * np.float32(0.01)
+    other[70:75] += np.float32(seed % 2)  # which takes further layers
+    scales = np.full(3, 0.02, np.float32)
+    mine, theirs = (coder("mod4", Side(v, LAYOUT.parameters, scales)) for v in (x.copy(), other))
+    mine.open(theirs.scales(), bytes(32))
+    theirs.open(mine.scales(), bytes(32))
+    while mine.pending:
+        codes = bytes(mine.write()), bytes(theirs.write())
+        mine.read(codes[1])
+        theirs.read(codes[0])
+    values = np.zeros_like(x)
+    mine.apply(values, (1.0, 1.0))
+    return mine, values
+
+
+@settings(max_examples=300)
+@given(st.integers(0, 2**32))
+def test_what_passes_once_is_what_passes_each_for_itself(seed: int) -> None:
+    """In any order of progress, exchanges, outer steps and increments, whoever looks in between."""
+    rng, step = Random(seed), OuterStep(momentum=0.5, rate=0.7)
+    made = replica()
+    plain, live = Plain(made.x), made.x.copy()
+    area, pending, told = np.zeros_like(live), False, True  # told: nothing is outstanding
+    for turn in range(30):
+        action = rng.randrange(6)
+        if action == 0:
+            live += vector(turn) * np.float32(0.01)
+        elif action == 1:
+            assert made.progress(live.copy(), applied=not pending)
+            plain.progress(live)
+            told = told or not pending
+        elif action == 2:
+            codes, values = difference(made.x, rng.randrange(100))
+            weights = rng.choice([(0.5, 0.5), (0.35, 0.0), (0.0, 0.5)])
+            made.mix(codes, weights)
+            split = LAYOUT.parameters
+            plain.x += values * np.repeat(weights, (split, LAYOUT.size - split))
+        elif action == 3:
+            ready = made.outer_step(step, area if told else None)
+            plain.outer_step(step)
+            pending, told = pending or ready, told and not ready
+        elif action == 4 and told:
+            pending = made.increment(area)
+            told = not pending
+        elif action == 5 and pending:
+            live += area
+            plain.learner += area
+            pending = False
+            if rng.random() < 0.7:
+                made.applied()
+                told = True
+        if rng.random() < 0.2:
+            assert np.allclose(made.x, plain.x, atol=1e-5)
+        if rng.random() < 0.2:
+            size = np.abs(np.pad(made.x[: LAYOUT.parameters], (0, 62))).reshape(-1, 64).max(axis=1)
+            assert np.array_equal(made.sizes(), size)
+        lengths = [np.linalg.norm(part) for part in np.split(plain.x, [LAYOUT.parameters])]
+        if rng.random() < 0.2:
+            assert made.lengths() == pytest.approx(lengths, rel=1e-5)
+    if pending:
+        live += area
+    assert made.progress(live.copy(), applied=not told)
+    plain.learner += area if pending else 0
+    plain.progress(live)
+    assert np.allclose(made.x, plain.x, atol=1e-5)
+    assert np.allclose(made.slow, plain.slow, atol=1e-5)
+    assert np.allclose(made.momentum, plain.momentum, atol=1e-5)
+    assert np.allclose(made.learner, live, atol=1e-6)
+
+
+def test_x_is_written_by_those_who_say_so() -> None:
+    with pytest.raises(ValueError, match="read-only"):
+        replica().x[0] = 1
+
+
+def test_in_step_with_its_learner_a_replica_keeps_no_second_model() -> None:
+    """A round's vectors pass once: no copy of the learner's is made or read."""
+    made, area = replica(), np.empty(LAYOUT.size, np.float32)
+    made._learner[: LAYOUT.parameters] = np.nan
+    live = made.x.copy()
+    for turn in range(4):
+        live += vector(turn)
+        assert made.progress(live.copy(), applied=True)
+        made.mix(difference(made.x, turn)[0], (0.5, 0.5))
+        assert made.outer_step(OuterStep(), area)
+        live += area
+        assert np.allclose(live, made.x, atol=1e-5)
+    assert np.isnan(made._learner[: LAYOUT.parameters]).all()
 
 
 def test_the_outer_step_leaves_buffers_alone() -> None:
