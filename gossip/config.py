@@ -43,6 +43,7 @@ class Screening:
     clip_quantile: float = 0.3  # clipped to this quantile
     undone_periods: float = 2.0  # an exchange undoes at most so many periods of our progress ...
     undone_share: float = 0.05  # ... or this share of it, if that is more
+    outlying: float = 0.05  # so much farther from all than others counts for less, thrice: nothing
     growth: float = 10.0  # a distance counts as so many times the gate's quantile at most
     negligible: float = 0.001  # relative to |x|: never clipped, whatever the history
     undecoded_share: float = 0.25  # refused if more blocks than this stay undecoded
@@ -61,6 +62,8 @@ class Screening:
             )
         if not self.undone_periods > 0 or not self.undone_share > 0:
             raise ValueError("what an exchange may undo is above 0")
+        if not self.outlying > 0:
+            raise ValueError("who is outlying is farther away than others")
         if not 0 <= self.negligible < 1 or not 0 <= self.undecoded_share < 1:
             raise ValueError("shares are in [0, 1)")
 

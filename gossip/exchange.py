@@ -12,11 +12,11 @@
 Payloads come in pieces.  As soon as the accepter's scales are there the proposer's layer 0 leaves,
 so that both layers 0 are under way at once, each coded as it goes and read as it comes.
 Both sides find the same blocks unsure, so neither says which.  Commit ends with the most that the
-proposer's progress lets the exchange count for, by what it knows of the difference.  The accepter
-knows the whole of it first: it settles the factors, which the proposer checks against that and the
-bounds that both stated.  A message lost before Settled changes nothing; a lost Settled moves one
-side only, by half of this one difference.  Nothing here chooses peers, keeps time or locks: core.py
-does.
+proposer lets the exchange count for, by what it knows of the difference and of its peer.  The
+accepter knows the whole of it first: it settles the factors, which the proposer checks against that
+and the bounds that both stated.  A message lost before Settled changes nothing; a lost Settled
+moves one side only, by half of this one difference.  Nothing here chooses peers, keeps time or
+locks: core.py does.
 """
 
 import struct
@@ -26,6 +26,7 @@ from enum import Enum, auto
 import numpy as np
 
 from covey.gossip.codecs import Buffer, Coder, Side, coder, scales_size, split
+from covey.gossip.outliers import Outliers
 from covey.gossip.progress import Progress
 from covey.gossip.quantiser import RANGE_PER_SCALE, Floats
 from covey.gossip.screening import Bound, Bounds, Pair
@@ -76,7 +77,13 @@ class Exchange:
     coder: Coder
 
     def __init__(
-        self, peer: PeerId, exchange: bytes, side: Side, bounds: Bounds, progress: Progress
+        self,
+        peer: PeerId,
+        exchange: bytes,
+        side: Side,
+        bounds: Bounds,
+        progress: Progress,
+        outliers: Outliers,
     ) -> None:
         self.peer = peer
         self.exchange = exchange
@@ -88,6 +95,7 @@ class Exchange:
         self.largest: Floats | None = None
         self._side = side
         self._progress = progress
+        self._outliers = outliers
         self._rest = bytearray()  # what came behind layer 0
 
     def expects(self, message: object) -> bool:
@@ -105,9 +113,16 @@ class Exchange:
         return rest
 
     def _most(self) -> float:
-        """What our progress lets the parameters' factor be, by the difference as far as known."""
+        """The parameters' factor as far as it is ours to judge: by what the difference, as far as
+        known, does to our progress, and by whose it is."""
         differences = self.coder.differences(self._progress.blocks)
-        return self._progress.factor(self._side.x[: self._side.parameters], differences)
+        kept = self._progress.factor(self._side.x[: self._side.parameters], differences)
+        return min(kept, self._outliers.factor(self.peer))
+
+    def _agree(self, theirs: Bounds) -> None:
+        """The peer has stated its bounds: the smaller ones hold."""
+        self._outliers.note(self.peer, self.bounds.parameters, theirs.parameters)
+        self.bounds = self.bounds.both(theirs)
 
     def _allowed(self, undecoded_max: float, most: float, tolerance: float = 1.0) -> Pair:
         """The factors that the bounds of both allow, now that the whole difference is known."""
@@ -137,9 +152,10 @@ class Proposer(Exchange):
         side: Side,
         bounds: Bounds,
         progress: Progress,
+        outliers: Outliers,
         codec: str,
     ) -> None:
-        super().__init__(peer, exchange, side, bounds, progress)
+        super().__init__(peer, exchange, side, bounds, progress, outliers)
         self.coder = coder(codec, side)
         self.layer: Iterator[memoryview] | None = None  # 0, of Commit; once their scales are known
         self._scales, self._nonces = bytearray(), b""
@@ -151,7 +167,7 @@ class Proposer(Exchange):
 
     def answered(self, accept: Accept) -> None:
         """The exchange is accepted; scales and first layer come now, to be taken."""
-        self.bounds = self.bounds.both(_bounds(accept))
+        self._agree(_bounds(accept))
         self._nonces = self.exchange + accept.nonce
         self._open()
 
@@ -228,7 +244,7 @@ class Accepter(Exchange):
     ) -> tuple[Accept, Buffer, Iterator[memoryview]]:
         """The answer with our scales, and layer 0 behind them."""
         own = self.bounds
-        self.bounds = own.both(_bounds(propose))
+        self._agree(_bounds(propose))
         self.coder = coder(propose.codec, self._side)
         self.coder.open(payload, self.exchange + nonce)
         self.state = State.ACCEPTED

@@ -14,11 +14,13 @@ from covey.gossip.codecs import Buffer
 from covey.gossip.config import Config
 from covey.gossip.core import Core, Intake, Outcome, Outgoing, refusal
 from covey.gossip.exchange import Accepter, Exchange, Proposer, State
+from covey.gossip.outliers import Outliers
 from covey.gossip.patience import Patience
 from covey.gossip.progress import Progress
 from covey.gossip.quantiser import Floats, Workspace
 from covey.gossip.replica import Saved
 from covey.gossip.sampling import Cycle
+from covey.gossip.screening import Bounds
 from covey.protocols.errors import RemoteError, Stale, Unsupported
 from covey.protocols.identity import PeerId
 from covey.protocols.layout import Layout
@@ -50,6 +52,7 @@ class Pair(Core):
         self._opened_at = 0.0
         self._patience = Patience(layout.size)  # about a byte per element, both ways
         self._progress = Progress(config.screening, layout.parameters, rng)
+        self._outliers = Outliers(config.screening)
         self._answered: dict[tuple[PeerId, bytes], None] = {}  # oldest first
         self._attempts = 0
         self._asked: set[PeerId] = set()
@@ -68,6 +71,7 @@ class Pair(Core):
     def restore(self, saved: Saved, lineage: Lineage) -> None:
         super().restore(saved, lineage)
         self._progress.begin(self.replica.x[: self.replica.parameters])
+        self._outliers = Outliers(self.config.screening)
 
     def close_period(self, partners: int, out: Floats | None = None) -> bool:
         self._progress.close_period()
@@ -93,7 +97,7 @@ class Pair(Core):
         self._attempts -= 1
         exchange = self._rng.randbytes(16)
         side = self._side(self._workspace)
-        opened = Proposer(peer, exchange, side, self._bounds(), self._progress, self.config.codec)
+        opened = Proposer(peer, exchange, side, *self._judges(), self.config.codec)
         self._hold(opened, now, float("inf"))  # the caller's request has its own deadline
         message, payload = opened.propose(self.lineage)
         return Outgoing(peer, message, payload)
@@ -197,7 +201,7 @@ class Pair(Core):
         if len(self._answered) > _REMEMBERED:
             del self._answered[next(iter(self._answered))]
         side = self._side(self._workspace)
-        opened = Accepter(sender, propose.exchange, side, self._bounds(), self._progress)
+        opened = Accepter(sender, propose.exchange, side, *self._judges())
         try:
             accept, scales, layer = opened.accept(propose, payload, self._rng.randbytes(16))
         except Unsupported as error:
@@ -205,6 +209,10 @@ class Pair(Core):
         self._hold(opened, now, until)
         self.heard(propose.lineage)
         return Outgoing(sender, accept, scales, self.of(opened, layer))
+
+    def _judges(self) -> tuple[Bounds, Progress, Outliers]:
+        """What says how much an exchange that opens now may count for."""
+        return self._bounds(), self._progress, self._outliers
 
     def _crossing(self, sender: PeerId) -> bool:
         """Whether we proposed to ``sender`` at the same time and its proposal stands."""
@@ -251,7 +259,7 @@ class Pair(Core):
             self._note(opened.peer, opened.distances)
             if not opened.factors[0]:
                 reason = "implausible"
-                detail = f"{opened.distances[0]:.3g} away, far beyond recent peers"
+                detail = f"{opened.distances[0]:.3g} away, far beyond what recent peers are"
         if reason != "implausible":  # a liar's scales would only make ours coarser
             assert opened.largest is not None
             self.replica.remember(opened.largest)

@@ -37,10 +37,11 @@ def test_an_outer_step_out_of_range(momentum: float, rate: float) -> None:
         {"undecoded_share": 1.0},
         {"undone_share": 0.0},
         {"undone_periods": 0.0},
+        {"outlying": 0.0},
     ],
 )
 def test_screening_out_of_range(bad: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match=r"remembered|above 1|shares|undo"):
+    with pytest.raises(ValueError, match=r"remembered|above 1|shares|undo|outlying"):
         Screening(**bad)  # type: ignore[arg-type]  # whole numbers among them
 
 

@@ -2,7 +2,6 @@
 
 import struct
 from dataclasses import replace
-from random import Random
 
 import numpy as np
 import pytest
@@ -10,11 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from covey.gossip import quantiser
-from covey.gossip.codecs import Buffer, Side, payload_limit
-from covey.gossip.config import Screening
+from covey.gossip.codecs import Buffer, payload_limit
 from covey.gossip.exchange import Accepter, Proposer, State
-from covey.gossip.progress import Progress
-from covey.gossip.quantiser import Floats
 from covey.gossip.screening import Bound, Bounds
 from covey.protocols.errors import Forged, Malformed
 from covey.protocols.identity import PeerId
@@ -28,111 +24,7 @@ from covey.protocols.messages import (
     Refuse,
     Settled,
 )
-
-ALICE, BOB = PeerId(b"a" * 32), PeerId(b"b" * 32)
-ID, NONCE = b"e" * 16, b"n" * 16
-OPEN = Bounds(Bound(1e18, 1e18), Bound(1e18, 1e18))
-CODECS = ["mod4", "f32"]
-PARAMETERS, BUFFERS = 1300, 20
-MOST = 0.25  # share of blocks that may stay undecoded
-
-
-class Pair:
-    """A proposer and an accepter of one exchange, and the messages that went between them.
-
-    ``fine``: how much finer than their difference their scales are; 1 needs one layer, 1 / 16
-    two, 1 / 256 three, less is out of range.  ``few``: in the first block of 21 only.
-    """
-
-    def __init__(
-        self,
-        codec: str = "mod4",
-        fine: float = 1.0,
-        mine: Bounds = OPEN,
-        theirs: Bounds = OPEN,
-        few: bool = False,
-    ) -> None:
-        rng = np.random.default_rng(4)
-        self.x = rng.standard_normal(PARAMETERS + BUFFERS).astype(np.float32)
-        self.y = self.x + rng.uniform(-0.1, 0.1, len(self.x)).astype(np.float32)
-        self.before = self.x.copy(), self.y.copy()
-        ways = [self.beginning(vector) for vector in (self.x, self.y)]
-        sides = [self.side(vector, fine, few) for vector in (self.x, self.y)]
-        self.proposer = Proposer(BOB, ID, sides[0], mine, ways[0], codec)
-        self.accepter = Accepter(ALICE, ID, sides[1], theirs, ways[1])
-        self.messages: list[tuple[object, Buffer]] = []
-
-    def side(self, x: Floats, fine: float, few: bool) -> Side:
-        typical = np.full(quantiser.blocks_in(PARAMETERS), 0.1, np.float32)
-        typical[: 1 if few else None] *= fine
-        own = quantiser.own_scales(
-            quantiser.block_max(x[:PARAMETERS]), np.zeros_like(typical), typical
-        )
-        return Side(x, PARAMETERS, own)
-
-    def beginning(self, at: Floats, periods: int = 0) -> Progress:
-        """Of a model that began there, so long ago."""
-        made = Progress(Screening(), PARAMETERS, Random(0))
-        made.begin(at[:PARAMETERS])
-        for _ in range(periods):
-            made.close_period()
-        return made
-
-    @property
-    def moved(self) -> tuple[Floats, Floats]:
-        return self.x - self.before[0], self.y - self.before[1]
-
-    def keep(self, message: tuple[object, Buffer]) -> Buffer:
-        self.messages.append((message[0], bytes(message[1])))
-        return self.messages[-1][1]
-
-    def accept(self) -> tuple[Accept, Buffer]:
-        propose, payload = self.proposer.propose(Lineage())
-        self.keep((propose, payload))
-        accept, scales, layer = self.accepter.accept(propose, payload, NONCE)
-        return accept, self.keep((accept, b"".join((scales, *layer))))
-
-    def accepted(self, accept: Accept, payload: Buffer) -> tuple[Commit, Buffer]:
-        self.proposer.answered(accept)
-        self.proposer.take(memoryview(payload))
-        commit, rest = self.proposer.accepted()
-        assert self.proposer.layer is not None
-        return commit, b"".join((*self.proposer.layer, rest))
-
-    def commit(self) -> Buffer:
-        return self.keep(self.accepted(*self.accept()))
-
-    def committed(self, payload: Buffer) -> tuple[More | Settled, Buffer]:
-        self.accepter.take(memoryview(payload))
-        answer = self.accepter.commit(MOST)
-        if isinstance(answer[0], Settled):
-            self.accepter.coder.apply(self.y, self.accepter.half())
-        return answer
-
-    def settled(self, message: Settled, payload: Buffer) -> None:
-        self.proposer.settled(message, payload, MOST)
-        self.proposer.coder.apply(self.x, self.proposer.half())
-
-    def settle(self) -> tuple[Settled, Buffer]:
-        """Up to the last message, which moves the proposer."""
-        payload = self.commit()
-        answer, payload = self.committed(payload)
-        self.keep((answer, payload))
-        if isinstance(answer, More):
-            payload = self.keep(self.proposer.more(payload))
-            answer, payload = self.committed(payload)
-            self.keep((answer, payload))
-        assert isinstance(answer, Settled)
-        return answer, payload
-
-    def run(self) -> None:
-        answer, payload = self.settle()
-        self.settled(answer, payload)
-
-    @property
-    def kinds(self) -> list[type]:
-        return [type(message) for message, _ in self.messages]
-
+from tests.gossip.exchanges import BUFFERS, CODECS, ID, MOST, NONCE, OPEN, PARAMETERS, Pair
 
 SHORT = [Propose, Accept, Commit, Settled]
 LONG = [Propose, Accept, Commit, More, Commit, Settled]
@@ -253,6 +145,27 @@ def test_no_exchange_undoes_much_of_what_either_side_learned(
             pair.settled(lie, payload)
     pair.settled(answer, payload)
     assert np.allclose(pair.moved[0], -pair.moved[1], atol=1e-6)
+
+
+@pytest.mark.parametrize(("ratio", "factor"), [(1.0, 1.0), (1.1, 0.547), (1.3, 0.0)])
+@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("mine", [True, False])
+def test_an_outlier_moves_neither_side_by_more_than_either_grants(
+    codec: str, mine: bool, ratio: float, factor: float
+) -> None:
+    """What it states now is what it always did; others state what we do."""
+    usual, farther = Bound(60.0, 20.0), Bound(60.0 * ratio, 20.0 * ratio)
+    ours, its = (Bounds(bound, OPEN.buffers) for bound in (usual, farther))
+    pair = Pair(codec, mine=ours if mine else its, theirs=its if mine else ours)
+    judge = pair.outliers[0 if mine else 1]
+    for number in range(24):
+        judge.note(PeerId(bytes([number]) * 32), usual, usual)
+    answer, payload = pair.settle()
+    assert answer.factor == pytest.approx(factor, abs=1e-3)
+    assert answer.buffers_factor == 1.0
+    pair.settled(answer, payload)
+    assert np.allclose(pair.moved[0], -pair.moved[1], atol=1e-6)
+    assert pair.moved[0][:PARAMETERS].any() == bool(factor)
 
 
 @pytest.mark.parametrize("most", [-0.1, 1.1, float("nan"), float("inf")])
