@@ -18,19 +18,28 @@ _CHUNK = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What the outer step moves: x, phi and m, and of each block of x the largest |x| and the sum
-    of squares, which it leaves."""
+    """What the outer step moves: x, phi and m, and what it leaves: ``sums``, of each block of x the
+    largest |x| and the sum of squares, shape (2, blocks)."""
 
     x: Floats
     slow: Floats
     momentum: Floats
-    sizes: Floats
-    energies: Floats
+    sums: Floats
+
+    @property
+    def sizes(self) -> Floats:
+        sizes: Floats = self.sums[0]
+        return sizes
+
+    @property
+    def energies(self) -> Floats:
+        energies: Floats = self.sums[1]
+        return energies
 
     @classmethod
     def of(cls, x: Floats, slow: Floats, momentum: Floats) -> "State":
         """Of these vectors, without the sums."""
-        return cls(x, slow, momentum, *np.zeros((2, blocks_in(len(x))), np.float32))
+        return cls(x, slow, momentum, np.zeros((2, blocks_in(len(x))), np.float32))
 
 
 def finite(vector: Floats) -> bool:
@@ -65,17 +74,13 @@ def outer_step(
     included; see stability.py for why it is not NoLoCo's heavy-ball.  All in one pass: memory is
     what it costs.
     """
-    difference, steps, weight = None, None, 0.0
-    if moves is not None:
-        moves.add_deep(state.x)
-        difference, steps, weight = moves.difference, moves.steps, moves.weight
-    vectors = state.x, state.slow, state.momentum, state.sizes, state.energies
-    numbers = weight, step.momentum, step.rate
-    changed = kernels.outer_step(*vectors, difference, steps, increment, *numbers)
-    if moves is not None and increment is not None:
-        moves.add_deep(increment)
-        changed = changed or len(moves.rows) > 0
-    return changed
+    vectors = state.x, state.slow, state.momentum, state.sums
+    if moves is None:
+        return kernels.outer_step(*vectors, None, None, increment, (0.0, step.momentum, step.rate))
+    numbers = moves.weight, step.momentum, step.rate
+    with moves.deep_added(state.x, increment):
+        changed = kernels.outer_step(*vectors, moves.difference, moves.steps, increment, numbers)
+    return changed or (increment is not None and len(moves.rows) > 0)
 
 
 def subtract(a: Floats, b: Floats, out: Floats) -> bool:

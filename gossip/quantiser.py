@@ -16,6 +16,8 @@ padded with zeros.  A layer is its blocks one after the other, each 32 bytes of 
 so that any run of blocks is a run of bytes.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,6 +41,7 @@ _FINEST = np.float32(2.0**-20)  # scale per |x|: keeps |q| below 2**23, exact in
 _LARGEST = np.float32(2.0**104)  # keeps k D finite, and |q| below 2**27 for any finite x
 _SMALLEST = np.float32(2.0**-100)  # below this a scale counts as zero, so 1 / D stays finite
 _LARGEST_PACKED = int(_LARGEST.view(np.uint32)) >> 16
+_DEEP_MAX = 4096  # 1 MiB of float32
 _PART = 512  # blocks of further layers worked on at a time
 
 Indices = NDArray[np.intp]
@@ -254,22 +257,26 @@ class Moves:
 
     def add(self, x: Floats, increment: Floats | None = None) -> None:
         """Move x; ``increment`` <- by how much."""
-        kernels.apply(self.difference, self.steps, x, increment, self.weight)
-        self.add_deep(x)
-        if increment is not None:
-            self.add_deep(increment)
+        with self.deep_added(x, increment):
+            kernels.apply(self.difference, self.steps, x, increment, self.weight)
 
-    def add_deep(self, x: Floats) -> None:
-        """The part of ``rows``."""
-        whole = len(x) // BLOCK
+    @property
+    def many_deep(self) -> bool:
+        """Whether ``rows`` are too many for an increment to be told on the way."""
+        return len(self.rows) > _DEEP_MAX
+
+    @contextmanager
+    def deep_added(self, x: Floats, increment: Floats | None = None) -> Iterator[None]:
+        """Within, x has the part of ``rows``; then ``increment`` gets how far they moved in all."""
+        before = gathered(x, self.rows if increment is not None else self.rows[:0])
         for first in range(0, len(self.rows), _PART):
             rows = self.rows[first : first + _PART]
             moves = self.deep[first : first + _PART] * self.steps[rows, None]
             moves *= np.float32(self.weight)
-            count = int(np.searchsorted(rows, whole))
-            x[: whole * BLOCK].reshape(-1, BLOCK)[rows[:count]] += moves[:count]
-            if count < len(rows):
-                x[whole * BLOCK :] += moves[-1, : len(x) - whole * BLOCK]
+            scatter(gathered(x, rows) + moves, rows, x)
+        yield
+        if increment is not None:
+            scatter(gathered(x, self.rows) - before, self.rows, increment)
 
 
 def gathered(x: Floats, rows: Indices) -> Floats:
@@ -281,6 +288,15 @@ def gathered(x: Floats, rows: Indices) -> Floats:
     if count < len(rows):
         out[-1, : len(x) - whole * BLOCK] = x[whole * BLOCK :]
     return out
+
+
+def scatter(values: Floats, rows: Indices, x: Floats) -> None:
+    """``gathered`` back into some blocks of ``x``."""
+    whole = len(x) // BLOCK
+    count = int(np.searchsorted(rows, whole))
+    x[: whole * BLOCK].reshape(-1, BLOCK)[rows[:count]] = values[:count]
+    if count < len(rows):
+        x[whole * BLOCK :] = values[-1, : len(x) - whole * BLOCK]
 
 
 def _check_size(data: Buffer, blocks: int) -> None:

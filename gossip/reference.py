@@ -175,22 +175,20 @@ def outer_step(
     x: Floats,
     slow: Floats,
     momentum: Floats,
-    sizes: Floats,
-    energies: Floats,
+    sums: Floats,
     difference: Bytes | None,
     steps: Floats | None,
     increment: Floats | None,
-    weight: float,
-    alpha: float,
-    gamma: float,
+    numbers: tuple[float, float, float],
 ) -> bool:
     """x <- x + weight (D k), if there is a difference; then
     d <- x - slow; m <- alpha m + d; slow <- slow + gamma (d + alpha m); x <- slow.
 
     increment <- by how much all that moved x; returns whether it did (False without one).
-    sizes, energies <- the largest |x| of each block, and its sum of squares.
+    sums <- the largest |x| of each block, and its sum of squares: shape (2, blocks).  ``numbers``
+    are weight, alpha and gamma.
     """
-    changed = False
+    (weight, alpha, gamma), (sizes, energies), changed = numbers, sums, False
     for rows, flat in _chunks(len(sizes)):
         before = x[flat].copy()
         if difference is not None and steps is not None:
@@ -203,11 +201,11 @@ def outer_step(
         slow[flat] += moved
         x[flat] = slow[flat]
         block_max(x[flat], None, sizes[rows])
-        sums = np.square(_padded(x[flat], len(sizes[rows])))
-        while sums.shape[1] > 1:
-            half = sums.shape[1] // 2
-            sums = sums[:, :half] + sums[:, half:]
-        energies[rows] = sums[:, 0]
+        squares = np.square(_padded(x[flat], len(sizes[rows])))
+        while squares.shape[1] > 1:
+            half = squares.shape[1] // 2
+            squares = squares[:, :half] + squares[:, half:]
+        energies[rows] = squares[:, 0]
         if increment is not None:
             np.subtract(x[flat], before, out=increment[flat])
             changed = changed or bool(increment[flat].any())

@@ -209,11 +209,12 @@ class Replica:
     def mix(self, coder: Coder, weights: Pair) -> None:
         """Add an exchange's difference to x, some time before x is read."""
         self._add_moves()
-        self._moves = coder.moves(weights[0])
-        if self._moves is None:
+        moves = coder.moves(weights[0])
+        if moves is None or moves.many_deep:
             coder.apply(self.moving(), weights)
         else:
             coder.apply(self._x, (0.0, weights[1]))
+            self._moves = moves
 
     def outer_step(self, step: OuterStep, out: Floats | None = None) -> bool:
         """Close a period, and write x - learner into ``out``, if that takes no further pass.

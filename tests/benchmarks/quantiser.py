@@ -53,7 +53,7 @@ def operations(parameters: int, kernels: ModuleType) -> dict[str, Callable[[], o
     difference, doubtful = np.empty((blocks, HALF), np.uint8), np.empty(blocks, np.bool_)
     energy, peak = np.empty(blocks, np.int32), np.empty(blocks, np.int16)
     history, most = np.tile(scales, (9, 1)), np.empty_like(scales)
-    state, numbers = (z, x.copy(), momentum, most, scales.copy()), (0.5, 0.45, 0.7)
+    state, numbers = (z, x.copy(), momentum, np.stack([most, most])), (0.5, 0.45, 0.7)
     kernels.encode(x, inverse, starts, mine, 0)
     kernels.encode(y, inverse, starts, theirs, 0)
     told = difference, energy, peak, doubtful
@@ -66,9 +66,9 @@ def operations(parameters: int, kernels: ModuleType) -> dict[str, Callable[[], o
         "finite": lambda: kernels.is_finite(x),
         "progress": lambda: kernels.progress(z, y, x, most),
         "progress of one that has x": lambda: kernels.follow(z, x, most, most),
-        "outer step": lambda: kernels.outer_step(*state, None, None, None, *numbers),
+        "outer step": lambda: kernels.outer_step(*state, None, None, None, numbers),
         "mix, outer step, increment": lambda: kernels.outer_step(
-            *state, difference, scales, y.copy(), *numbers
+            *state, difference, scales, y.copy(), numbers
         ),
         "increment": lambda: kernels.subtract(x, y, z),
         "norm": lambda: kernels.squares(x, None, lanes),

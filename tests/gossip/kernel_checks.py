@@ -143,8 +143,8 @@ def stepped(rng: Rng, length: int) -> Arrays:
     """Arguments of outer_step."""
     difference, steps, _, increment, weight = moved(rng, length)
     taken = [difference, steps] if rng.random() < 0.5 else [None, None]
-    sums = list(np.ones((2, blocks_in(length)), np.float32))
-    return [*vectors(3)(rng, length), *sums, *taken, increment, weight, 0.45, 0.7]
+    sums = np.ones((2, blocks_in(length)), np.float32)
+    return [*vectors(3)(rng, length), sums, *taken, increment, (weight, 0.45, 0.7)]
 
 
 def vectors(count: int) -> Callable[[Rng, int], Arrays]:
@@ -209,7 +209,7 @@ WRITTEN = {  # the places of the arguments that a function writes
     "add_difference": (0,),
     "progress": (0, 1, 3),
     "follow": (0, 2, 3),
-    "outer_step": (0, 1, 2, 3, 4),
+    "outer_step": (0, 1, 2, 3),
     "subtract": (2,),
     "squares": (2,),
     "median": (1,),
