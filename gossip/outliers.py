@@ -23,11 +23,10 @@ from covey.protocols.identity import PeerId
 
 _PEERS = 10  # of fewer, a median tells little
 _LEAST, _FARTHEST = 1e-18, 1e18  # distances are compared by their logarithms
-_SMOOTHING = 0.5  # the latest ratio's share in a peer's
 
 
 class Outliers:
-    """How each peer's bounds compare with ours."""
+    """How each peer's bounds compared with ours when we last met."""
 
     def __init__(self, config: Screening) -> None:
         self._config = config
@@ -38,9 +37,8 @@ class Outliers:
         """What both stated as an exchange opened.  Without a history nothing is said by it."""
         if theirs.reach <= theirs.clip or ours.reach <= ours.clip:
             return
-        ratio = _typical(theirs) - _typical(ours)
-        before = self._ratios.pop(peer, ratio)
-        self._ratios[peer] = before + _SMOOTHING * (ratio - before)
+        self._ratios.pop(peer, None)
+        self._ratios[peer] = _typical(theirs) - _typical(ours)
         self._noted += 1
         if len(self._ratios) > self._config.remembered:
             del self._ratios[next(iter(self._ratios))]

@@ -279,7 +279,8 @@ class Pair(Core):
         distance, factor = opened.distances[0], opened.factors[0]
         self._outcomes.append(Outcome(opened.peer, reason, detail, distance, factor, proposed))
         self._release()
-        if opened.state is State.DONE or reason == "busy":  # else it may still be on its way out
+        refused = reason == "busy" and not opened.listening
+        if opened.state is State.DONE or refused:  # else it may still be on its way out
             self._workspace = opened.coder.workspace
 
     def _hold(self, opened: Exchange, now: float, deadline: float) -> None:

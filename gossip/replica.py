@@ -18,6 +18,7 @@ from covey.gossip.screening import Pair
 from covey.protocols.layout import Layout
 
 _THERE, _NEAR, _ELSEWHERE = 0, 1, 2  # at x, or some steps away that did not count; at another model
+_SUM_LEAST = 1e-20
 _HISTORY = 9  # exchanges whose largest differences make the typical one of a block
 
 
@@ -195,7 +196,8 @@ class Replica:
         """``out`` has the parameters' part."""
         split = self.parameters
         changed |= mixing.subtract(self._x[split:], self._learner[split:], out[split:])
-        self._there = True
+        # To an ulp of the learner's, which is too much where it comes from another model.
+        self._there = self._apart < _ELSEWHERE
         if not changed:
             self._level, self._apart = True, _THERE
             return False
@@ -276,7 +278,8 @@ class Replica:
         split, state = self.parameters, self._state
         self._add_moves()
         squares = float(np.sum(state.energies, dtype=np.float64)) if self._summed else inf
-        parameters = sqrt(squares) if squares < inf else mixing.norm(state.x)
+        exact = _SUM_LEAST < squares < inf  # of float32 squares, which overflow and vanish
+        parameters = sqrt(squares) if exact else mixing.norm(state.x)
         return parameters, mixing.norm(self._x[split:])
 
     def movement(self) -> Floats:

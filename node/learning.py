@@ -356,7 +356,7 @@ class Learning:
                 await self.runner.run_idle(lambda: None)  # from here on x stands still
         deadline = asyncio.get_running_loop().time() + _APPLY_S
         with suppress(TimeoutError):
-            while self._moved:
+            while self._moved or self._handing.locked():
                 async with asyncio.timeout_at(deadline):
                     await self._applied.wait()
                 await self._hand_over(attachment)

@@ -67,15 +67,13 @@ def test_a_statement_without_a_history_says_nothing() -> None:
     assert made.factor(PEERS[11]) == 1.0
 
 
-def test_one_statement_is_not_the_whole_of_a_peer() -> None:
+def test_a_peers_latest_statement_counts() -> None:
     made = outliers([1.0] * 10)
     made.note(PEERS[0], OURS, times(OURS, 1.2))
-    assert made.factor(PEERS[0]) == pytest.approx((0.15 - math.log(1.2) / 2) / 0.1)
-    for _ in range(3):
-        made.note(PEERS[0], OURS, times(OURS, 1.2))
     assert made.factor(PEERS[0]) == 0.0
-    for _ in range(3):
-        made.note(PEERS[0], OURS, OURS)
+    made.note(PEERS[0], OURS, times(OURS, math.exp(0.1)))
+    assert made.factor(PEERS[0]) == pytest.approx(0.5)
+    made.note(PEERS[0], OURS, OURS)
     assert made.factor(PEERS[0]) == 1.0
 
 

@@ -301,6 +301,32 @@ def test_who_is_given_another_model_trains_on_from_it_later() -> None:
     assert made.trains_on(applied=False)
 
 
+@pytest.mark.parametrize("far", [1.0, 1e4, 1e8])
+def test_a_model_given_to_a_learner_far_away_stays_what_it_is(far: float) -> None:
+    """The learner's rounding, at its old place, must not become the model's."""
+    made, out = replica(), np.empty(LAYOUT.size, np.float32)
+    live = vector(2) * np.float32(far)
+    assert made.progress(live.copy(), applied=True)
+    made.replace(vector(1))
+    for _ in range(2):
+        if made.increment(out):
+            live += out
+            made.applied()
+        assert made.progress(live.copy(), applied=True)
+        assert np.allclose(made.x, vector(1), atol=1e-6)
+    assert np.allclose(live, vector(1), atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [1e-24, 1.0, 1e30])
+def test_lengths_are_told_whatever_the_size(size: float) -> None:
+    made = replica()
+    made.moving()[:] = np.float32(size)
+    made.outer_step(OuterStep(0.0, 1.0))
+    split = LAYOUT.parameters
+    lengths = [size * np.sqrt(count) for count in (split, LAYOUT.size - split)]
+    assert made.lengths() == pytest.approx(lengths, rel=1e-5)
+
+
 def test_an_increment_from_before_does_not_take_the_learner_to_another_model() -> None:
     made, out = replica(), np.empty(LAYOUT.size, np.float32)
     made.moving()[:] += 1

@@ -1,7 +1,7 @@
 """Nodes without TLS and discovery for tests: real hosts, links, cores and files, one loop.
 
-Hosts call each other directly through ``Wire``, which can lose and hold messages.  ``Learner`` is a
-learner as raw frames, so that a test decides when it takes, adds and hands over.
+Hosts call each other directly through ``Wire``, which can lose and hold messages.  ``Learner`` is
+one as raw frames: a test decides when it takes, adds and hands over.
 """
 
 import asyncio
@@ -271,12 +271,12 @@ class Learner:
         self.lineage: Lineage | None = None
         self.rejected: str | None = None
         self.report: link.SettledReport | None = None
+        self.heard: list[type] = []
         self.pace_s: float | None = None
         self.pending: int | None = None  # an increment that waits to be added
         self.increments = 0
         self.consumed = True
-        self.replaced = False
-        self.ended = False
+        self.replaced = self.ended = False
         self._reader, self._writer = reader, writer
         self._areas: link.Areas | None = None
         self._applied = self._sent = 0
@@ -374,6 +374,7 @@ class Learner:
         self.ended = True
 
     def _take(self, frame: link.Frame, layout: Layout) -> None:
+        self.heard.append(type(frame))
         match frame:
             case link.Attached():
                 self._areas = open_map(frame.path, layout.size)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from covey.gossip.config import Config
+from covey.protocols import link
 from covey.protocols.messages import Phase
 from tests.node.hosts import LAYOUT, Learner, Vector, nodes, noise, until
 from tests.node.learners import move, whole
@@ -190,5 +191,34 @@ def test_a_node_without_a_learner_goes_on_answering(tmp_path: Path) -> None:
             await until(lambda: learners[0].consumed)
             assert one.learning.tally.failed == 0  # nobody was asked
             await learners[0].leave()
+
+    asyncio.run(go())
+
+
+def test_what_the_last_exchange_brought_comes_before_the_end(tmp_path: Path) -> None:
+    """Also when it ends while nothing seems to be left."""
+
+    async def go() -> None:
+        async with nodes(tmp_path, 2, Config(codec="f32", settle_exchanges=0)) as (one, two):
+            first, second = [await node.trainee(whole(1)) for node in (one, two)]
+            committed = asyncio.Event()
+
+            async def fate(kind: str) -> str:
+                if kind == "Commit":
+                    committed.set()
+                    await until(lambda: not one.learning._core.accepting)
+                return "ok"
+
+            one.view.wire.fate = fate
+            second.step(whole(2))
+            second.hand_over()
+            await committed.wait()
+            first.settle()
+            await until(lambda: first.report is not None)
+            assert first.heard[-2:] == [link.Increment, link.SettledReport]
+            first.apply()
+            assert np.allclose(first.vector, await one.x(), atol=1e-5)
+            for learner in (first, second):
+                await learner.leave()
 
     asyncio.run(go())
