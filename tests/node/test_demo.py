@@ -91,7 +91,7 @@ def test_without_multicast_it_uses_static_peers_and_dies_whole(tmp_path: Path) -
             line = read_until(process, "multicast does not work here")
             assert "static peers" in line
             assert "by static" in read_until(process, "now the same scripts together")
-            read_until(process, "alone 0.")  # the next line, seconds later
+            read_until(process, " step ")  # both learners joined, at the latest
             assert len(processes_of(tmp_path)) == 4, "two nodes and two learners"
             process.kill()
             assert process.wait(PATIENCE_S) == -signal.SIGKILL
