@@ -21,6 +21,7 @@ locks: core.py does.
 
 import struct
 from collections.abc import Iterator
+from dataclasses import dataclass
 from enum import Enum, auto
 
 import numpy as np
@@ -69,6 +70,15 @@ _EXPECTED: dict[State, tuple[type, ...]] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Judges:
+    """What says how much an exchange that opens now may count for."""
+
+    bounds: Bounds  # ours
+    progress: Progress
+    outliers: Outliers
+
+
 class Exchange:
     """What both roles share.  After DONE, ``factors`` say how the difference was scaled (0: the
     gate refused it), ``distances`` how far apart the two vectors were, and ``largest`` the largest
@@ -76,26 +86,17 @@ class Exchange:
 
     coder: Coder
 
-    def __init__(
-        self,
-        peer: PeerId,
-        exchange: bytes,
-        side: Side,
-        bounds: Bounds,
-        progress: Progress,
-        outliers: Outliers,
-    ) -> None:
+    def __init__(self, peer: PeerId, exchange: bytes, side: Side, judges: Judges) -> None:
         self.peer = peer
         self.exchange = exchange
-        self.bounds = bounds  # ours, until the peer has stated its own
+        self.bounds = judges.bounds  # ours, until the peer has stated its own
         self.state = State.PROPOSED
         self.listening = False  # whether a payload comes in pieces
         self.factors = _REFUSED
         self.distances: Pair = (0.0, 0.0)
         self.largest: Floats | None = None
         self._side = side
-        self._progress = progress
-        self._outliers = outliers
+        self._progress, self._outliers = judges.progress, judges.outliers
         self._rest = bytearray()  # what came behind layer 0
 
     def expects(self, message: object) -> bool:
@@ -146,16 +147,9 @@ class Proposer(Exchange):
     """The side that asked."""
 
     def __init__(
-        self,
-        peer: PeerId,
-        exchange: bytes,
-        side: Side,
-        bounds: Bounds,
-        progress: Progress,
-        outliers: Outliers,
-        codec: str,
+        self, peer: PeerId, exchange: bytes, side: Side, judges: Judges, codec: str
     ) -> None:
-        super().__init__(peer, exchange, side, bounds, progress, outliers)
+        super().__init__(peer, exchange, side, judges)
         self.coder = coder(codec, side)
         self.layer: Iterator[memoryview] | None = None  # 0, of Commit; once their scales are known
         self._scales, self._nonces = bytearray(), b""

@@ -13,14 +13,13 @@ from random import Random
 from covey.gossip.codecs import Buffer
 from covey.gossip.config import Config
 from covey.gossip.core import Core, Intake, Outcome, Outgoing, refusal
-from covey.gossip.exchange import Accepter, Exchange, Proposer, State
+from covey.gossip.exchange import Accepter, Exchange, Judges, Proposer, State
 from covey.gossip.outliers import Outliers
 from covey.gossip.patience import Patience
 from covey.gossip.progress import Progress
 from covey.gossip.quantiser import Floats, Workspace
 from covey.gossip.replica import Saved
 from covey.gossip.sampling import Cycle
-from covey.gossip.screening import Bounds
 from covey.protocols.errors import RemoteError, Stale, Unsupported
 from covey.protocols.identity import PeerId
 from covey.protocols.layout import Layout
@@ -97,7 +96,7 @@ class Pair(Core):
         self._attempts -= 1
         exchange = self._rng.randbytes(16)
         side = self._side(self._workspace)
-        opened = Proposer(peer, exchange, side, *self._judges(), self.config.codec)
+        opened = Proposer(peer, exchange, side, self._judges(), self.config.codec)
         self._hold(opened, now, float("inf"))  # the caller's request has its own deadline
         message, payload = opened.propose(self.lineage)
         return Outgoing(peer, message, payload)
@@ -201,7 +200,7 @@ class Pair(Core):
         if len(self._answered) > _REMEMBERED:
             del self._answered[next(iter(self._answered))]
         side = self._side(self._workspace)
-        opened = Accepter(sender, propose.exchange, side, *self._judges())
+        opened = Accepter(sender, propose.exchange, side, self._judges())
         try:
             accept, scales, layer = opened.accept(propose, payload, self._rng.randbytes(16))
         except Unsupported as error:
@@ -210,9 +209,8 @@ class Pair(Core):
         self.heard(propose.lineage)
         return Outgoing(sender, accept, scales, self.of(opened, layer))
 
-    def _judges(self) -> tuple[Bounds, Progress, Outliers]:
-        """What says how much an exchange that opens now may count for."""
-        return self._bounds(), self._progress, self._outliers
+    def _judges(self) -> Judges:
+        return Judges(self._bounds(), self._progress, self._outliers)
 
     def _crossing(self, sender: PeerId) -> bool:
         """Whether we proposed to ``sender`` at the same time and its proposal stands."""

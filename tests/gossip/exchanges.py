@@ -7,7 +7,7 @@ import numpy as np
 from covey.gossip import quantiser
 from covey.gossip.codecs import Buffer, Side
 from covey.gossip.config import Screening
-from covey.gossip.exchange import Accepter, Proposer
+from covey.gossip.exchange import Accepter, Judges, Proposer
 from covey.gossip.outliers import Outliers
 from covey.gossip.progress import Progress
 from covey.gossip.quantiser import Floats
@@ -45,8 +45,9 @@ class Pair:
         ways = [self.beginning(vector) for vector in (self.x, self.y)]
         sides = [self.side(vector, fine, few) for vector in (self.x, self.y)]
         self.outliers = Outliers(Screening()), Outliers(Screening())
-        self.proposer = Proposer(BOB, ID, sides[0], mine, ways[0], self.outliers[0], codec)
-        self.accepter = Accepter(ALICE, ID, sides[1], theirs, ways[1], self.outliers[1])
+        judges = [Judges(*of) for of in zip((mine, theirs), ways, self.outliers, strict=True)]
+        self.proposer = Proposer(BOB, ID, sides[0], judges[0], codec)
+        self.accepter = Accepter(ALICE, ID, sides[1], judges[1])
         self.messages: list[tuple[object, Buffer]] = []
 
     def side(self, x: Floats, fine: float, few: bool) -> Side:
