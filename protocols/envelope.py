@@ -17,9 +17,8 @@ from covey.protocols.identity import Identity, PeerId, verify
 from covey.protocols.messages import ExchangeMessage
 
 VERSION = 1
-Hash = (
-    blake3  # of payloads: as strong as SHA-256, and several times faster without special hardware
-)
+# Of payloads: as strong as SHA-256, and several times faster without special hardware.
+Hash = blake3
 _DOMAIN = b"covey/envelope/1\0"
 _KINDS: dict[str, type[ExchangeMessage]] = {
     kind.__name__.lower(): kind
@@ -86,7 +85,7 @@ class Opened:
 
     def check(self, payload: bytes | bytearray | memoryview) -> None:
         """Raise Forged unless ``payload`` is the one that was signed."""
-        self.check_digest(Hash(payload).digest())
+        self.check_digest(Hash(memoryview(payload).cast("B")).digest())
 
     def check_digest(self, digest: bytes) -> None:
         """Raise Forged unless ``digest`` is the BLAKE3 that was signed."""
