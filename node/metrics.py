@@ -107,9 +107,8 @@ def _of_learning(status: StatusReport) -> Iterator[Metric]:
     yield CounterMetricFamily("covey_train_steps", "Local training steps", training.step)
     yield CounterMetricFamily("covey_exchanges", "Completed exchanges", exchange.exchanges)
     yield CounterMetricFamily("covey_outer_steps", "Periods closed", exchange.outer_steps)
-    yield CounterMetricFamily(
-        "covey_missed_periods", "Periods closed without an exchange", exchange.missed
-    )
+    text = "Periods closed with no exchange in them or in the one before; usual by relay"
+    yield CounterMetricFamily("covey_missed_periods", text, exchange.missed)
     yield CounterMetricFamily(
         "covey_exchange_raw_bytes", "What plain float32 would have cost to send", exchange.raw_bytes
     )

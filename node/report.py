@@ -100,7 +100,7 @@ class ExchangeReport:
     wire_bytes_received: int = 0
     raw_bytes: int = 0
     outer_steps: int = 0  # periods closed with somebody to learn with
-    missed: int = 0  # of these, without an exchange since the period before began
+    missed: int = 0  # of these, with no exchange in them or in the one before; usual by relay
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ class Tally:
     busy: int = 0
     failed: int = 0
     outer_steps: int = 0
-    missed: int = 0  # of these, without an exchange since the period before began
+    missed: int = 0  # of these, with no exchange in them or in the one before
     last_merge_s: float | None = None  # epoch
     last_peer: PeerId | None = None
     distance: float | None = None  # smoothed
