@@ -1,5 +1,6 @@
 """The speed benchmark: its arithmetic, and all that it drives, on tiny models and flocks."""
 
+import contextlib
 import json
 import math
 import sys
@@ -16,8 +17,8 @@ from tests.benchmarks.perf import calm, groups, picture, report, stages
 from tests.benchmarks.perf.contests import alternate
 from tests.benchmarks.perf.drivers.meter import rate
 from tests.benchmarks.perf.groups import Bench, Plan
-from tests.benchmarks.perf.peers import Peers
-from tests.benchmarks.perf.processes import Driver, cpu_s, elapsed_s, together
+from tests.benchmarks.perf.peers import Drivers, Guest, Peers
+from tests.benchmarks.perf.processes import Driver, NoAnswer, cpu_s, elapsed_s, together
 from tests.benchmarks.perf.rows import (
     Row,
     Target,
@@ -129,8 +130,28 @@ def test_drivers_do_a_round_together(echoes: list[Driver]) -> None:
 
 def test_the_end_of_a_driver_is_told_with_its_last_words(echoes: list[Driver]) -> None:
     together(echoes, "9")
-    with pytest.raises(RuntimeError, match="has ended:\nenough"):
-        echoes[0].answer()
+    with pytest.raises(NoAnswer, match="has ended:\nenough") as caught:
+        together(echoes, "3.5")
+    assert caught.value.why == "has ended"
+
+
+def test_a_guest_that_fails_is_ended_and_measures_nothing(echoes: list[Driver]) -> None:
+    ended = []
+
+    @contextlib.contextmanager
+    def setting_up() -> Iterator[Drivers]:
+        yield Drivers(echoes, "3.5")
+        ended.append(True)
+
+    with Guest(setting_up()) as guest:
+        assert guest.round() == 2.5
+        assert guest.cpu_s() > 0
+        together(echoes[1:], "9")
+        [series] = alternate(2, guest)
+        assert ended
+        assert all(math.isnan(value) for value in (*series.seconds, *series.cpu_s))
+        assert guest.failure is not None
+    assert ended == [True]
 
 
 def test_turns_are_taken() -> None:
@@ -172,6 +193,25 @@ def test_two_daemons_exchange_beside_gloo(bench: Bench) -> None:
     assert 0 < whole.spread[0] <= whole.ours <= whole.spread[1]
     assert whole.reference > 0
     assert processor.ours > 0
+
+
+def test_a_peer_that_fails_is_left_out_and_all_else_measured(
+    tmp_path: Path, bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    python = tmp_path / "none" / "hivemind" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text("#!/bin/sh\necho no group >&2\nexit 1\n")
+    python.chmod(0o755)
+    (tmp_path / "none" / "hivemind" / ".installed").touch()
+    rows = list(groups.crowd(replace(bench, plan=replace(TINY, nodes=2))))
+    assert {row.reference_name for row in rows} == {"one each", "Gloo pair", "Gloo all-reduce"}
+    assert bench.left_out == [
+        "flower: not installed, see `make bench-peers`",
+        "hivemind fp16: has ended",
+    ]
+    said = capsys.readouterr()
+    assert "left out: hivemind fp16: has ended" in said.out
+    assert "no group" in said.err
 
 
 def test_every_group_has_a_place_in_the_document(tmp_path: Path, bench: Bench) -> None:

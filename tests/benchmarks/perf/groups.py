@@ -13,7 +13,7 @@ from pathlib import Path
 from tests.benchmarks.learner_step import idle_step
 from tests.benchmarks.perf import calm
 from tests.benchmarks.perf.contests import alternate
-from tests.benchmarks.perf.peers import Contestant, Peers
+from tests.benchmarks.perf.peers import Contestant, Guest, Peers
 from tests.benchmarks.perf.processes import DRIVERS, Driver, elapsed_s, pinned, together
 from tests.benchmarks.perf.rows import (
     Row,
@@ -78,6 +78,15 @@ class Bench:
             self.left_out.append(f"{peer}: not installed, see `make bench-peers`")
         return there
 
+    def failed(self, peer: str, guest: Guest) -> bool:
+        """Whether it did; if so, that is told now and at the end."""
+        if guest.failure is None:
+            return False
+        print(guest.failure, file=sys.stderr)
+        self.left_out.append(f"{peer}: {guest.failure.why}")
+        print(f"left out: {self.left_out[-1]}", flush=True)
+        return True
+
 
 def loopback(bench: Bench) -> Iterator[Row]:
     """Two nodes on this machine against Gloo, which neither encrypts, signs nor compresses."""
@@ -103,16 +112,18 @@ def crowd(bench: Bench) -> Iterator[Row]:
         gloo = stack.enter_context(peers.gloo(plan.nodes, plan.parameters))
         others: dict[str, Contestant] = {"Gloo pair": gloo, "Gloo all-reduce": gloo.doing("all")}
         if bench.installed("hivemind"):
-            others["hivemind fp16"] = stack.enter_context(
-                peers.hivemind(plan.nodes, plan.parameters)
-            )
+            hivemind = Guest(peers.hivemind(plan.nodes, plan.parameters))
+            others["hivemind fp16"] = stack.enter_context(hivemind)
         if bench.installed("flower"):
-            others["Flower"] = stack.enter_context(peers.flower(plan.nodes, plan.parameters))
+            flower = Guest(peers.flower(plan.nodes, plan.parameters))
+            others["Flower"] = stack.enter_context(flower)
         mine, *theirs = alternate(plan.repeats, ours, *others.values())
         yield _made("crowd", ours)
         name = f"exchange of {bench.million()}, {plan.nodes} nodes"
         targets = {"hivemind fp16": (Target(most=0.1), Target(most=0.2))}
-        for other, series in zip(others, theirs, strict=True):
+        for (other, peer), series in zip(others.items(), theirs, strict=True):
+            if isinstance(peer, Guest) and bench.failed(other, peer):
+                continue
             round_s, cpu_s = targets.get(other, (Target(), Target()))
             yield compared("crowd", name, "s", mine.seconds, series.seconds, other, round_s)
             named = f"{name}: processor"

@@ -5,14 +5,15 @@ Gloo is part of PyTorch and so always there; the others are in environments that
 
 import contextlib
 import json
+import math
 import socket
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, Self
 
-from tests.benchmarks.perf.processes import DRIVERS, Driver, cpu_s, elapsed_s, together
+from tests.benchmarks.perf.processes import DRIVERS, Driver, NoAnswer, cpu_s, elapsed_s, together
 from tests.swarm.netns import Machine
 
 
@@ -56,6 +57,41 @@ class Flower:
 
     def cpu_s(self) -> float:
         return cpu_s([self.server.pid, *(client.pid for client in self.clients)])
+
+
+class Guest:
+    """A contestant that may fail, and then is ended: what it measures is no number any more."""
+
+    def __init__(self, setting_up: contextlib.AbstractContextManager[Contestant]) -> None:
+        self.failure: NoAnswer | None = None
+        self._setting_up = setting_up
+        self._stack = contextlib.ExitStack()
+        self._contestant: Contestant | None = None
+
+    def round(self) -> float:
+        if self._contestant is not None:
+            with self._until_it_fails():
+                return self._contestant.round()
+        return math.nan
+
+    def cpu_s(self) -> float:
+        return math.nan if self._contestant is None else self._contestant.cpu_s()
+
+    @contextlib.contextmanager
+    def _until_it_fails(self) -> Iterator[None]:
+        try:
+            yield
+        except NoAnswer as failure:
+            self.failure, self._contestant = failure, None
+            self._stack.close()  # who still tries would disturb the others
+
+    def __enter__(self) -> Self:
+        with self._until_it_fails():
+            self._contestant = self._stack.enter_context(self._setting_up)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
 
 
 @dataclass(frozen=True)

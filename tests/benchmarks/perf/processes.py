@@ -15,6 +15,14 @@ PATIENCE_S = 120.0
 _THREADS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
+class NoAnswer(Exception):
+    """A driver has ended, or said nothing for long.  ``why`` is that in a few words."""
+
+    def __init__(self, why: str, argv: Sequence[str], log: str) -> None:
+        super().__init__(f"{' '.join(argv)} {why}:\n{log}")
+        self.why = why
+
+
 class Driver:
     """One process.  Use it in a ``with``, or ``close`` it."""
 
@@ -37,11 +45,12 @@ class Driver:
         self.pid = self._process.pid
 
     def order(self, line: str) -> None:
-        self._orders.write(line.encode() + b"\n")
-        self._orders.flush()
+        with contextlib.suppress(BrokenPipeError):  # it has ended, as its answer will tell
+            self._orders.write(line.encode() + b"\n")
+            self._orders.flush()
 
     def answer(self, within_s: float = PATIENCE_S) -> dict[str, Any]:
-        """The next line that is JSON: frameworks print others.  Raises RuntimeError."""
+        """The next line that is JSON: frameworks print others.  Raises NoAnswer."""
         while True:
             line, found, self._rest = self._rest.partition(b"\n")
             if not found:
@@ -73,12 +82,12 @@ class Driver:
         if not data:
             why = "has ended" if readable else f"said nothing for {within_s:g} s"
             tail = self._log.read_text("utf-8", "replace")[-2000:]
-            raise RuntimeError(f"{' '.join(self._argv)} {why}:\n{tail}")
+            raise NoAnswer(why, self._argv, tail)
         return data
 
 
 def together(drivers: Sequence[Driver], line: str) -> list[dict[str, Any]]:
-    """Give all the same order; their answers."""
+    """Give all the same order; their answers.  Raises NoAnswer."""
     for driver in drivers:
         driver.order(line)
     return [driver.answer() for driver in drivers]
