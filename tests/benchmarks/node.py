@@ -9,8 +9,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.swarm.flock import Flock, Node, until
+from tests.swarm.flock import Flock, Node
 from tests.swarm.test_budgets import cpu_s, resident_bytes
+from tests.waiting import until
 
 TIMES = 7
 WINDOW_S = 30.0

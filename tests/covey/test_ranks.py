@@ -3,8 +3,6 @@
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +10,7 @@ import numpy as np
 import covey
 from covey.protocols.layout import Layout, Tensor
 from tests.covey.conftest import LOOPBACK, Place, Vector
+from tests.waiting import until
 
 PARAMETERS = 3 * 8 + 8 + 8 + 8 + 8 + 1  # of rank.py's model
 SIZE = PARAMETERS + 8 + 8  # with running means and variances, which each process has of its own
@@ -27,13 +26,14 @@ def start(rank: int, folder: Path) -> "subprocess.Popen[str]":
     )
 
 
-def until(look: Callable[[], bool], processes: "list[subprocess.Popen[str]]") -> None:
-    """Wait until ``look``; no process may have failed."""
-    deadline = time.monotonic() + LOADING_S
-    while not look():
+def until_refused(folder: Path, processes: "list[subprocess.Popen[str]]") -> None:
+    """No process may have failed."""
+
+    def look() -> bool:
         assert not any(process.poll() for process in processes)
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+        return len(list(folder.glob("refused-*"))) == len(processes)
+
+    until("both are refused", look, LOADING_S)
 
 
 def of_both(folder: Path, when: str) -> list[Vector]:
@@ -47,7 +47,7 @@ def test_both_processes_have_what_the_first_gets(place: Place, tmp_path: Path) -
     own = Layout((Tensor("w", (2,)),))
     with covey.attach(own, np.zeros(2, np.float32)):  # so the first process is refused …
         processes = [start(rank, tmp_path) for rank in (0, 1)]
-        until(lambda: len(list(tmp_path.glob("refused-*"))) == 2, processes)
+        until_refused(tmp_path, processes)
         node.host.swarm = swarm
     node.until(lambda host: "applied 0" in host.calls)  # … until this test has left
     node.publish(1.0)

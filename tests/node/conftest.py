@@ -26,11 +26,11 @@ from covey.node.report import (
 )
 from covey.node.settings import Endpoint, Settings
 from covey.node.throttle import Limits
+from tests.node.waiting import PATIENCE_S
 
 hypothesis.settings.register_profile("seeded", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("seeded")
 
-PATIENCE_S = 30.0
 SWARM = SwarmReport("abcd", "lab", members=2, alive=2)
 TRAINING = TrainingReport("training", step=18420, loss=1.83, parameters=1000)
 

@@ -36,8 +36,8 @@ from covey.protocols.layout import Kind as TensorKind
 from covey.protocols.layout import Layout, Tensor
 from covey.protocols.messages import Lineage, Phase, StateOffer
 from tests.node.pipes import called, deafen
+from tests.node.waiting import until
 
-PATIENCE_S = 30.0
 SWARM = b"w" * 32
 LAYOUT = Layout.of([Tensor("w", (40, 5)), Tensor("mean", (9,), kind=TensorKind.BUFFER)])
 OTHER_LAYOUT = Layout.of([Tensor("w", (40, 6))])
@@ -49,15 +49,6 @@ PLAIN = Config(
 )
 Vector = NDArray[np.float32]
 Fate = Callable[[str], Awaitable[str]]  # of a message's kind: "ok", "lost" or "answer lost"
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Let the loop run until ``condition`` holds."""
-    async with asyncio.timeout(PATIENCE_S):
-        while True:
-            if condition():
-                return
-            await asyncio.sleep(0.002)
 
 
 async def _always_ok(kind: str) -> str:
@@ -85,6 +76,7 @@ class View:
     node: "Node"
     told: int = 0
     consulted: int = 0
+    looks: int = 0  # for elders
     rejections: list[RemoteError] = field(default_factory=list)
 
     def partners(self, layout: bytes, lineage: Lineage) -> Sequence[PeerId]:
@@ -99,6 +91,7 @@ class View:
         return any(learning.phase is Phase.TRAINING for _, learning in self._with(layout))
 
     def elders(self, layout: bytes, lineage: Lineage) -> Sequence[PeerId]:
+        self.looks += 1
         found = self._with(layout)
         return [o.me for o, learning in found if lineages.should_copy(lineage, learning.lineage)]
 

@@ -5,7 +5,8 @@ from random import Random
 
 import numpy as np
 
-from tests.node.hosts import LAYOUT, Learner, Vector, until
+from tests.node.hosts import LAYOUT, Learner, Vector
+from tests.node.waiting import until
 
 
 def whole(seed: int, most: int = 8) -> Vector:

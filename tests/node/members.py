@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -22,8 +22,8 @@ from covey.protocols.identity import Identity, PeerId
 from covey.protocols.layout import Layout, Tensor
 from covey.protocols.messages import Busy, ExchangeMessage, Lineage, Standing, StateOffer
 from tests.node.pipes import listen, rest, say
+from tests.node.waiting import PATIENCE_S
 
-PATIENCE_S = 20.0
 SECRET, OTHER_SECRET = b"s" * 32, b"o" * 32
 SCOPE = Scope(b"w" * 32, b"l" * 32)
 LAYOUT = Layout((Tensor("w", (3, 4)), Tensor("b", (4,))))
@@ -32,15 +32,6 @@ MESSAGE = Busy(b"e" * 16)
 
 def standing(protocol: int = PROTOCOL, name: str = "node") -> Standing:
     return Standing(b"i" * 16, name, "0.1.0", protocol, 4001, (), "idle")
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Let the loop run until ``condition`` holds."""
-    async with asyncio.timeout(PATIENCE_S):
-        while True:
-            if condition():
-                return
-            await asyncio.sleep(0.005)
 
 
 @dataclass

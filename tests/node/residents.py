@@ -30,8 +30,9 @@ from covey.protocols.envelope import Sealer
 from covey.protocols.identity import Identity, PeerId
 from covey.protocols.layout import Layout
 from covey.protocols.messages import Lineage, Phase, Standing
-from tests.node.hosts import LAYOUT, PLAIN, Learner, Vector, until
+from tests.node.hosts import LAYOUT, PLAIN, Learner, Vector
 from tests.node.members import SECRET
+from tests.node.waiting import until
 
 # Twenty times as fast as real nodes; slow machines stretch what they measure to be slow.
 FAST = Pace(probe_s=0.05, probes_per_s=80, suspect_s=0.3, dead_s=0.4, revive_s=1.0)

@@ -24,10 +24,11 @@ from covey.protocols.messages import (
     Refuse,
     Settled,
 )
-from tests.node.hosts import LAYOUT, OTHER_LAYOUT, noise, until
+from tests.node.hosts import LAYOUT, OTHER_LAYOUT, noise
 from tests.node.members import SECRET, Member, members
 from tests.node.pipes import listen
 from tests.node.rigs import EXCHANGE, LINEAGE, SCOPE, Rig, play
+from tests.node.waiting import until
 
 
 def assert_(holds: bool) -> None:

@@ -27,8 +27,9 @@ from covey.node.home import Home
 from covey.node.settings import Endpoint, Settings
 from covey.protocols.invite import Invite, parse
 from covey.protocols.messages import Phase
-from tests.node.hosts import LAYOUT, PATIENCE_S, Learner, Vector, noise, until
+from tests.node.hosts import LAYOUT, Learner, Vector, noise
 from tests.node.residents import connections_end
+from tests.node.waiting import PATIENCE_S, until
 
 SETTINGS = Settings(
     name="studio",

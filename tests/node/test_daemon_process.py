@@ -8,8 +8,7 @@ import socket
 import subprocess
 import sys
 import textwrap
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,7 @@ import pytest
 from covey.node.client import Client
 from covey.node.faults import OperatorError
 from covey.node.home import Home
-from tests.node.hosts import PATIENCE_S
+from tests.waiting import PATIENCE_S, until
 
 PROGRAM = """
 import sys
@@ -62,19 +61,15 @@ def child(
         process.communicate()
 
 
-def wait_for(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while True:
-        with contextlib.suppress(OperatorError, OSError):
-            if condition():
-                return
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def ready(folder: Path) -> None:
     home = Home.find(folder, {})
-    wait_for(lambda: Client(home).get("/readyz")["ready"])
+
+    def look() -> bool:
+        with contextlib.suppress(OperatorError, OSError):
+            return bool(Client(home).get("/readyz")["ready"])
+        return False
+
+    until("it is ready", look)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -98,7 +93,7 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path, number: int, code: int)
             print("leaving", flush=True)
             while True:
                 try:
-                    await asyncio.sleep(3600)
+                    await asyncio.Event().wait()
                 except asyncio.CancelledError:
                     pass
         Neighbours.leave = hang
@@ -116,11 +111,10 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path, number: int, code: int)
 
 def test_a_loop_that_hangs_does_not_keep_it_alive(tmp_path: Path) -> None:
     before = """
-        import time
+        import threading
         from covey.node.neighbours import Neighbours
         async def hang(self, goodbye):
-            while True:
-                time.sleep(1)
+            threading.Event().wait()
         Neighbours.leave = hang
         daemon._STOP_S = 0.5
     """
@@ -208,9 +202,13 @@ def test_a_script_that_never_joined_is_told_of(tmp_path: Path) -> None:
 
 def test_stopping_it_stops_its_script(tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
-    text = f"import os, time; open({str(pid_file)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
+    text = f"""if True:
+        import os, pathlib, signal
+        pathlib.Path({str(pid_file)!r}).write_text(str(os.getpid()))
+        signal.pause()
+    """
     with child(tmp_path / "home", script=[sys.executable, "-c", text]) as process:
-        wait_for(lambda: pid_file.exists() and pid_file.read_text())
+        until("its script runs", lambda: pid_file.exists() and pid_file.read_text())
         process.terminate()
         process.communicate(timeout=PATIENCE_S)
         with pytest.raises(ProcessLookupError):

@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,9 +16,9 @@ import pytest
 from covey.node import demo
 from covey.node.faults import OperatorError
 from tests.swarm.netns import lan
+from tests.waiting import PATIENCE_S, until
 
 COMMAND = (sys.executable, "-m", "covey.node", "demo", "--json")
-PATIENCE_S = 60.0
 
 pytestmark = pytest.mark.swarm
 
@@ -57,10 +56,7 @@ def processes_of(folder: Path) -> list[str]:
 
 
 def assert_nothing_left(folder: Path) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while left := processes_of(folder):
-        assert time.monotonic() < deadline, left
-        time.sleep(0.05)
+    until("nothing is left", lambda: not processes_of(folder))
 
 
 def test_together_is_better_than_alone(tmp_path: Path) -> None:

@@ -8,8 +8,9 @@ import pytest
 from covey.gossip.membership import Life
 from covey.protocols.errors import Forged
 from covey.protocols.messages import Phase
-from tests.node.hosts import LAYOUT, noise, until
+from tests.node.hosts import LAYOUT, noise
 from tests.node.residents import SLOW, Setting, made_up, residents, standing
+from tests.node.waiting import until
 
 
 @pytest.fixture(autouse=True)

@@ -14,8 +14,8 @@ from covey.node.ear import Ear
 from covey.node.interfaces import Interface
 from covey.node.tasks import Tasks
 from covey.protocols.identity import PeerId
+from tests.node.waiting import until
 
-PATIENCE_S = 20.0
 SWARM, OTHER = b"s" * 32, b"o" * 32
 LO = Interface("lo", "127.0.0.1")
 
@@ -38,14 +38,6 @@ class Node:
     def _note(self, addresses: tuple[str, ...], prefix: str) -> None:
         self.calls += 1
         self.found.update(dict.fromkeys(addresses, prefix))
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while True:
-            if condition():
-                return
-            await asyncio.sleep(0.01)
 
 
 def run(*nodes: Node, until_: Callable[[], object]) -> None:

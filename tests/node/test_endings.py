@@ -10,7 +10,7 @@ import threading
 import pytest
 
 from covey.node.endings import Deadline, end_of_input, on_signals
-from tests.node.hosts import PATIENCE_S, until
+from tests.node.waiting import PATIENCE_S, until
 
 
 def test_the_deadline_does_not_need_the_loop() -> None:

@@ -8,7 +8,7 @@ import pytest
 from covey.node.events import Event, EventLog
 from covey.node.herald import Herald
 from covey.protocols import limits
-from tests.node.hosts import until
+from tests.node.waiting import until
 
 SILENT = "silent for 8.1 s, 5 probes missed"
 

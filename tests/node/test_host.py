@@ -16,8 +16,9 @@ from covey.node.settings import Settings
 from covey.protocols.envelope import Sealer
 from covey.protocols.errors import Stale
 from covey.protocols.messages import Lineage
-from tests.node.hosts import OTHER_LAYOUT, Node, nodes, noise, until
+from tests.node.hosts import OTHER_LAYOUT, Node, nodes, noise
 from tests.node.strangers import STRANGER, ask, proposal
+from tests.node.waiting import until
 
 
 @contextmanager

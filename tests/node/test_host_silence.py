@@ -7,8 +7,9 @@ import pytest
 
 from covey.protocols.identity import Identity
 from covey.protocols.messages import Lineage
-from tests.node.hosts import nodes, noise, until
+from tests.node.hosts import nodes, noise
 from tests.node.strangers import STRANGER, hold
+from tests.node.waiting import until
 
 
 def test_a_silent_proposer_is_given_up_also_while_a_model_is_copied(

@@ -13,8 +13,9 @@ import pytest
 from covey.gossip.config import Config
 from covey.node.learning import pace_s
 from covey.protocols.messages import Phase
-from tests.node.hosts import LAYOUT, PLAIN, nodes, noise, until
+from tests.node.hosts import LAYOUT, PLAIN, nodes, noise
 from tests.node.learners import move, whole
+from tests.node.waiting import until
 
 
 @pytest.mark.parametrize("seed", range(12))

@@ -10,8 +10,9 @@ import pytest
 from covey.gossip.config import Config
 from covey.protocols import link
 from covey.protocols.messages import Phase
-from tests.node.hosts import LAYOUT, Learner, Vector, nodes, noise, until
+from tests.node.hosts import LAYOUT, Learner, Vector, nodes, noise
 from tests.node.learners import move, whole
+from tests.node.waiting import until
 
 
 async def _chaos(rng: Random, learners: list[Learner], seed: int) -> Vector:

@@ -154,9 +154,13 @@ def test_a_bug_in_a_letter_is_not_lost() -> None:
     play(scenario)
 
 
+async def endless() -> None:
+    await asyncio.Event().wait()
+
+
 def test_closing_gives_up_what_is_being_sent() -> None:
     async def scenario(here: Letters, there: Letters) -> None:
-        here.post(asyncio.sleep(3600))
+        here.post(endless())
         here.post(say(here, sealed()))
         await here.close()
         with pytest.raises(ConnectionError):
@@ -167,7 +171,7 @@ def test_closing_gives_up_what_is_being_sent() -> None:
 
 def test_a_refusal_does_not_cut_into_a_message() -> None:
     async def scenario(here: Letters, there: Letters) -> None:
-        here.post(asyncio.sleep(3600))
+        here.post(endless())
         await here.refuse(400, "malformed", "no")
         with pytest.raises(ConnectionError):
             await there.announcement()

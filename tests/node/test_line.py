@@ -13,7 +13,8 @@ from covey.node.rate import OFF, Rate
 from covey.node.throttle import Limits
 from covey.protocols import limits
 from covey.protocols.errors import TooLarge
-from tests.node.members import PATIENCE_S, SECRET, Member, noise, until
+from tests.node.members import SECRET, Member, noise
+from tests.node.waiting import PATIENCE_S, until
 
 KIB = 1 << 10
 

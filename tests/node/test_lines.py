@@ -9,7 +9,8 @@ import pytest
 from covey.node import lines
 from covey.node.listener import IDLE_S
 from covey.node.unreachable import Kind, Unreachable
-from tests.node.members import OTHER_SECRET, SECRET, Member, Proxy, members, until
+from tests.node.members import OTHER_SECRET, SECRET, Member, Proxy, members
+from tests.node.waiting import until
 
 
 def play(scenario: Callable[[Member, Member, Proxy], Awaitable[None]], *secrets: bytes) -> None:

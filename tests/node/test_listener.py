@@ -11,7 +11,8 @@ from covey.node.faults import OperatorError
 from covey.node.listener import host_of
 from covey.node.peer_server import PeerServer
 from covey.node.transport import Kind, Unreachable
-from tests.node.members import OTHER_SECRET, SECRET, Member, members, until
+from tests.node.members import OTHER_SECRET, SECRET, Member, members
+from tests.node.waiting import until
 
 
 async def silent_client(port: int) -> asyncio.StreamWriter:

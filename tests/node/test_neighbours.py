@@ -13,8 +13,9 @@ from covey.node.unreachable import Kind, Unreachable
 from covey.protocols.errors import Forged
 from covey.protocols.identity import PeerId
 from covey.protocols.messages import Lineage, Phase
-from tests.node.hosts import LAYOUT, OTHER_LAYOUT, Learner, noise, until
+from tests.node.hosts import LAYOUT, OTHER_LAYOUT, Learner, noise
 from tests.node.residents import FOUNDED, SLOW, Resident, Setting, made_up, residents, standing
+from tests.node.waiting import until
 
 
 @pytest.fixture(autouse=True)

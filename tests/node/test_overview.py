@@ -13,8 +13,9 @@ from covey.node.overview import Facts, Overview, greeting
 from covey.node.report import as_json
 from covey.protocols.envelope import Scope, Sealer
 from covey.protocols.messages import ExchangeMessage
-from tests.node.hosts import LAYOUT, OTHER_LAYOUT, noise, until
+from tests.node.hosts import LAYOUT, OTHER_LAYOUT, noise
 from tests.node.residents import SLOW, Resident, Setting, residents
+from tests.node.waiting import until
 
 FACTS = Facts(
     id="ABCDEFG-HIJKLMN",

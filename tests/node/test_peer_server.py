@@ -12,8 +12,9 @@ from covey.node.transport import Kind, Unreachable
 from covey.protocols import limits, packing
 from covey.protocols.errors import Stale
 from tests.node import pipes
-from tests.node.members import SECRET, Member, members, noise, until
+from tests.node.members import SECRET, Member, members, noise
 from tests.node.pipes import chunk, framed, refusal, rest
+from tests.node.waiting import until
 
 
 def post(path: str, body: bytes, *headers: str, length: int | None = None) -> bytes:
@@ -218,7 +219,8 @@ def test_a_line_is_not_idle_while_its_answer_leaves(monkeypatch: pytest.MonkeyPa
             async with one.transport.call(two.peer, two.address) as letters:
                 await pipes.say(letters, one.sealed())
                 await letters.announcement()
-                await asyncio.sleep(0.4)  # in which the peer cannot go on
+                # Meanwhile another line is idle, and closed for it.
+                await one.say(two, b"GET /p/hello HTTP/1.1\r\nHost: x\r\n\r\n")
                 _, answer = await rest(letters)
                 assert answer == two.handler.answer
                 await until(lambda: two.handler.gone)  # and now it is idle

@@ -4,22 +4,14 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 from covey.node import tether
+from tests.waiting import until
 
 ENDLESS = "import time\nprint('ready', flush=True)\nwhile True: time.sleep(60)\n"
 # Ignores the end of its input and SIGTERM alike.
 DEAF = "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + ENDLESS
-
-
-def eventually(true: Callable[[], bool], within_s: float = 60.0) -> None:
-    deadline = time.monotonic() + within_s
-    while not true():
-        assert time.monotonic() < deadline, "it never came true"
-        time.sleep(0.02)
 
 
 def script(folder: Path, text: str) -> Path:
@@ -36,11 +28,15 @@ def alive(pid: int) -> bool:
     return True
 
 
+def until_dead(pid: int) -> None:
+    until(f"{pid} has ended", lambda: not alive(pid) or is_zombie(pid))
+
+
 def test_a_child_ends_when_let_go(tmp_path: Path) -> None:
     children = tether.Children()
     argv = tether.script_argv("label", script(tmp_path, ENDLESS))
     child = children.start(argv, os.environ, tmp_path, "one")
-    eventually(lambda: child.output.read_bytes() == b"ready\n")
+    until("it runs", lambda: child.output.read_bytes() == b"ready\n")
     assert child.exit_code is None
     assert children.stop()
     assert child.exit_code == 1
@@ -62,10 +58,10 @@ def test_a_deaf_child_and_its_child_are_killed(tmp_path: Path) -> None:
     with tether.Children(grace_s=0.1) as children:
         argv = [sys.executable, str(script(tmp_path, text))]
         child = children.start(argv, os.environ, tmp_path, "deaf")
-        eventually(lambda: len(child.output.read_bytes().split()) == 2)
+        until("both run", lambda: len(child.output.read_bytes().split()) == 2)
         assert not children.stop()
     for pid in child.output.read_text().split():
-        eventually(lambda pid=int(pid): not alive(pid) or is_zombie(pid))  # type: ignore[misc]
+        until_dead(int(pid))
     assert child.exit_code == -signal.SIGKILL
 
 
@@ -90,7 +86,7 @@ with tether.Children() as children:
     with process:
         assert process.stdout is not None
         pid = int(process.stdout.readline())
-        eventually(lambda: (tmp_path / "one.out").read_bytes() == b"ready\n")
+        until("it runs", lambda: (tmp_path / "one.out").read_bytes() == b"ready\n")
         assert alive(pid)
         process.kill()
-    eventually(lambda: not alive(pid) or is_zombie(pid))
+    until_dead(pid)

@@ -14,17 +14,8 @@ from covey.node.transport import Kind, Transport, Unreachable
 from covey.protocols.errors import Malformed
 from covey.protocols.identity import Identity
 from covey.protocols.messages import Lineage, StateOffer
-from tests.node.members import (
-    LAYOUT,
-    OTHER_SECRET,
-    SECRET,
-    Member,
-    Proxy,
-    members,
-    noise,
-    standing,
-    until,
-)
+from tests.node.members import LAYOUT, OTHER_SECRET, SECRET, Member, Proxy, members, noise, standing
+from tests.node.waiting import until
 
 MIB = 1 << 20
 

@@ -12,7 +12,8 @@ from covey.node.rate import OFF, Rate
 from covey.node.transport import Kind, Unreachable
 from covey.protocols.errors import Forged, Malformed
 from covey.protocols.messages import StateOffer
-from tests.node.members import SECRET, Member, Proxy, members, noise, standing, until
+from tests.node.members import SECRET, Member, Proxy, members, noise, standing
+from tests.node.waiting import until
 
 MIB = 1 << 20
 

@@ -9,7 +9,8 @@ import pytest
 from covey.gossip.core import Outcome
 from covey.node.welcome import Welcome
 from covey.protocols.messages import Lineage, Phase, StateOffer
-from tests.node.hosts import LAYOUT, Node, nodes, noise, until
+from tests.node.hosts import LAYOUT, Node, nodes, noise
+from tests.node.waiting import until
 
 
 @pytest.fixture(autouse=True)
@@ -26,6 +27,12 @@ async def grow_old(node: Node, age: int) -> None:
         core.lineage = Lineage(core.lineage.founder, age)
 
     await node.learning.runner.run(grow)
+
+
+async def looked(node: Node) -> None:
+    """Wait until it has looked for elders many times."""
+    many = node.view.looks + 20
+    await until(lambda: node.view.looks >= many)
 
 
 async def lost(kind: str) -> str:
@@ -53,7 +60,7 @@ def test_nobody_founds_before_it_has_looked_around(tmp_path: Path) -> None:
             learner = await node.learner(noise())
             await until(lambda: node.host.learning is not None)
             await until(lambda: node.learning.phase is Phase.JOINING)
-            await asyncio.sleep(0.05)
+            await looked(node)
             assert learner.lineage is None
             node.view.wire.looked_around = True
             await learner.started()
@@ -136,7 +143,8 @@ def test_two_young_flocks_do_not_swap(tmp_path: Path) -> None:
             learners = [await node.trainee(noise(seed=s)) for s, node in enumerate(pair)]
             wire.silent.clear()
             await until(lambda: pair[0].host.lineage.founder == pair[1].host.lineage.founder)
-            await asyncio.sleep(0.05)
+            for node in pair:
+                await looked(node)
             assert sum(node.happened("train.copied") for node in pair) == 1
             for learner in learners:
                 await learner.leave()
@@ -179,7 +187,7 @@ def test_an_elder_that_fails_is_asked_ever_more_seldom(
             one.view.wire.fate = lost
             second = await two.learner(noise(seed=2))
             await until(lambda: two.happened("train.copy_failed"))
-            await asyncio.sleep(0.1)  # many looks
+            await looked(two)
             assert two.happened("train.copy_failed") == 1
             await second.crash()
             await first.leave()

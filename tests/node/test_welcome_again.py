@@ -8,8 +8,9 @@ import pytest
 
 from covey.node.welcome import Welcome
 from covey.protocols.messages import Lineage, Phase, StateOffer
-from tests.node.hosts import LAYOUT, nodes, noise, until
+from tests.node.hosts import LAYOUT, nodes, noise
 from tests.node.test_welcome import grow_old
+from tests.node.waiting import until
 
 
 @pytest.fixture(autouse=True)

@@ -5,9 +5,8 @@ import secrets
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,22 +22,12 @@ from covey.node.tether import script_argv
 from covey.protocols.certificates import SECRET_BYTES
 from covey.protocols.invite import Invite
 from tests.swarm.netns import Machine
+from tests.waiting import PATIENCE_S, until
 
-PATIENCE_S = 60.0  # for anything that will happen; an idle machine needs a few seconds
-_LOOK_S = 0.03
 _MARK = "COVEYTESTS"  # in the environment of all that a flock starts, and of what those start
 LEARNER = Path(__file__).parent / "data" / "learner.py"
 T = TypeVar("T")
 Json = dict[str, Any]
-
-
-def until(what: str, look: Callable[[], T | None], within_s: float = PATIENCE_S) -> T:
-    """Look again and again until there is something, and return it.  Raises AssertionError."""
-    deadline = time.monotonic() + within_s
-    while not (found := look()):
-        assert time.monotonic() < deadline, f"not within {within_s:g} s: {what}"
-        time.sleep(_LOOK_S)
-    return found
 
 
 @dataclass

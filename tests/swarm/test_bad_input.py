@@ -12,7 +12,8 @@ import pytest
 
 from covey.node import store
 from covey.protocols.invite import Invite
-from tests.swarm.flock import Flock, Node, until
+from tests.swarm.flock import Flock, Node
+from tests.waiting import until
 
 pytestmark = pytest.mark.swarm
 

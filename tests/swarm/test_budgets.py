@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 import covey
-from tests.swarm.flock import Flock, Node, until
+from tests.swarm.flock import Flock, Node
+from tests.waiting import until
 
 pytestmark = pytest.mark.swarm
 

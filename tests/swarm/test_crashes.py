@@ -5,7 +5,8 @@ import signal
 
 import pytest
 
-from tests.swarm.flock import Node, until
+from tests.swarm.flock import Node
+from tests.waiting import until
 
 pytestmark = pytest.mark.swarm
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.swarm.flock import Flock, Node, until
+from tests.swarm.flock import Flock, Node
+from tests.waiting import until
 
 pytestmark = pytest.mark.swarm
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.swarm.flock import LEARNER, Flock, Node, until
+from tests.swarm.flock import LEARNER, Flock, Node
+from tests.waiting import until
 
 pytestmark = pytest.mark.swarm
 

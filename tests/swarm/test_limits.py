@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.swarm.flock import Flock, Node, until
+from tests.swarm.flock import Flock, Node
+from tests.waiting import until
 
 pytestmark = pytest.mark.swarm
 

@@ -11,7 +11,8 @@ import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
-from tests.swarm.flock import Flock, Node, until
+from tests.swarm.flock import Flock, Node
+from tests.waiting import until
 
 pytestmark = pytest.mark.swarm
 

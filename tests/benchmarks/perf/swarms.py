@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tests.benchmarks.perf.processes import DRIVERS, Driver, cpu_s, elapsed_s, together
-from tests.swarm.flock import Flock, Node, until
+from tests.swarm.flock import Flock, Node
 from tests.swarm.netns import Machine
+from tests.waiting import until
 
 _PAUSE_S = 0.1  # between rounds: an exchange that began late is not part of the next
 _WARM_ROUNDS = 3  # memory is mapped, the scales have followed the distances
