@@ -106,11 +106,14 @@ class Core(ABC):
         self.restore(Saved.fresh(vector, self.replica.parameters), lineage)
 
     def restore(self, saved: Saved, lineage: Lineage) -> None:
-        """Go on from a checkpoint."""
+        """Go on from a checkpoint, or with a peer's model."""
         self._release()
         self.replica.restore(saved)
+        if lineage.founder != self.lineage.founder:
+            self._forget()
+        for screen in self._screens:
+            screen.begin()
         self.lineage = lineage
-        self._screens = Screen(self.config.screening), Screen(self.config.screening)
         self._measure()
 
     def progress(self, snapshot: Floats, applied: bool) -> bool:
@@ -275,6 +278,10 @@ class Core(ABC):
         """Report an exchange that was taken whole or, with a ``reason``, not at all."""
         factor = 0.0 if reason else 1.0
         self._outcomes.append(Outcome(peer, reason, detail, distance, factor, proposed))
+
+    def _forget(self) -> None:
+        """What was learned about distances was of another model."""
+        self._screens = Screen(self.config.screening), Screen(self.config.screening)
 
     def _bounds(self) -> Bounds:
         return Bounds(self._screens[0].bound(), self._screens[1].bound())

@@ -34,10 +34,13 @@ class Outliers:
         self._noted = 0
 
     def note(self, peer: PeerId, ours: Bound, theirs: Bound) -> None:
-        """What both stated as an exchange opened.  Without a history nothing is said by it."""
-        if theirs.reach <= theirs.clip or ours.reach <= ours.clip:
+        """What both stated as an exchange opened.  Without a history, as after it has copied a
+        model, nothing is said by it, nor by what it stated before."""
+        if ours.reach <= ours.clip:
             return
         self._ratios.pop(peer, None)
+        if theirs.reach <= theirs.clip:
+            return
         self._ratios[peer] = _typical(theirs) - _typical(ours)
         self._noted += 1
         if len(self._ratios) > self._config.remembered:

@@ -18,7 +18,6 @@ from covey.gossip.outliers import Outliers
 from covey.gossip.patience import Patience
 from covey.gossip.progress import Progress
 from covey.gossip.quantiser import Floats, Workspace
-from covey.gossip.replica import Saved
 from covey.gossip.sampling import Cycle
 from covey.protocols.errors import RemoteError, Stale, Unsupported
 from covey.protocols.identity import PeerId
@@ -28,7 +27,6 @@ from covey.protocols.messages import (
     Busy,
     Commit,
     ExchangeMessage,
-    Lineage,
     More,
     Propose,
     Refuse,
@@ -66,11 +64,6 @@ class Pair(Core):
     def awaited(self) -> PeerId | None:
         opened = self._open  # read once: the caller may be on another thread
         return opened.peer if isinstance(opened, Accepter) else None
-
-    def restore(self, saved: Saved, lineage: Lineage) -> None:
-        super().restore(saved, lineage)
-        self._progress.begin(self.replica.x[: self.replica.parameters])
-        self._outliers = Outliers(self.config.screening)
 
     def close_period(self, partners: int, out: Floats | None = None) -> bool:
         self._progress.close_period()
@@ -179,6 +172,11 @@ class Pair(Core):
         return self._deadline
 
     # --- inside ----------------------------------------------------------------------------------
+
+    def _forget(self) -> None:
+        super()._forget()
+        self._progress.begin(self.replica.x[: self.replica.parameters])
+        self._outliers = Outliers(self.config.screening)
 
     def _proposed(self, sender: PeerId, propose: Propose, payload: Buffer, now: float) -> Outgoing:
         self.tick(now)

@@ -67,6 +67,14 @@ class Screen:
         self._config = config
         self._distances: dict[PeerId, list[float]] = {}  # whom we met last comes last
         self._yardstick: tuple[float, float] | None = None  # gate and clip quantile, if known
+        self._most = _FARTHEST  # that the bound is without a history
+
+    def begin(self) -> None:
+        """The model is a peer's now, of the same beginning: what was far before, still is."""
+        self._most = self.bound().reach
+        self.moved = 0.0
+        self._distances.clear()
+        self._yardstick = None
 
     def bound(self) -> Bound:
         """What this node states when an exchange opens; hardly any until there is a history."""
@@ -102,7 +110,7 @@ class Screen:
         """Whoever began at the same weights is as far as either has moved since, about."""
         reach = min(self._config.first_reach, _FARTHEST)
         known = self.scale + self.moved > 0 and reach < _FARTHEST
-        most = min(max(self.scale, reach * self.moved), _FARTHEST) if known else _FARTHEST
+        most = min(max(self.scale, reach * self.moved), self._most) if known else self._most
         return Bound(most, most)
 
     def keep(self, peers: Set[PeerId]) -> None:

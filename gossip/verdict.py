@@ -3,15 +3,20 @@
 After a partition a minority may be so far away that every gate of the majority refuses it, again
 and again: from there it looks like a liar.  The minority can tell by how many refuse it.  It takes
 two thirds, so that of two halves neither gives way to the other at once.
+
+Of those that refuse it copies from the nearest: whoever has a model that leads far away is far.
 """
 
 from collections.abc import Collection
+from math import inf
 
+from covey.gossip.core import Outcome
 from covey.protocols.identity import PeerId
 
 _IN_A_ROW = 3  # refusals with one peer: a gate that is only late opens before
 _SHARE = 2 / 3
 _LEAST = 2  # peers: two that disagree settle it by their histories
+_JUDGED = ("", "implausible", "undecoded")  # outcomes that tell how far apart we are
 
 
 class Verdict:
@@ -19,19 +24,26 @@ class Verdict:
 
     def __init__(self) -> None:
         self._refusals: dict[PeerId, int] = {}  # in a row; 0 after one that moved us
+        self._distances: dict[PeerId, float] = {}  # when it last refused
 
-    def note(self, peer: PeerId, refused: bool) -> None:
-        """An exchange was decoded, or was too far to be; a gate refused it, or it moved us."""
-        self._refusals[peer] = self._refusals.get(peer, 0) + 1 if refused else 0
+    def note(self, outcome: Outcome) -> None:
+        """An exchange has ended; of those that tell how far apart two are, keep how."""
+        peer, reason = outcome.peer, outcome.reason
+        if reason in _JUDGED:
+            self._refusals[peer] = self._refusals.get(peer, 0) + 1 if reason else 0
+            self._distances[peer] = inf if reason == "undecoded" else outcome.distance
 
     def against(self, partners: Collection[PeerId]) -> list[PeerId]:
-        """Those of ``partners`` that keep refusing us, if they are so many that we must give way;
-        else nobody."""
+        """Those of ``partners`` that keep refusing us, the nearest first, if they are so many that
+        we must give way; else nobody."""
         met = [peer for peer in partners if peer in self._refusals]
         refusing = [peer for peer in met if self._refusals[peer] >= _IN_A_ROW]
         many = len(refusing) >= max(_LEAST, _SHARE * len(met))
-        return refusing if many and 2 * len(met) > len(partners) else []
+        if not many or 2 * len(met) <= len(partners):
+            return []
+        return sorted(refusing, key=self._distances.__getitem__)
 
     def clear(self) -> None:
         """The model is another now."""
         self._refusals.clear()
+        self._distances.clear()

@@ -33,7 +33,6 @@ _BUSY_WAIT_S = 0.02  # before asking the next peer after one was busy, at least
 _BUSY_SHARES = (1 / 16, 1 / 4, 2)  # of an exchange's time, after one, two and more were
 _SETTLE_S = 10.0
 _SETTLE_GAP_S = 0.15  # between settling exchanges while peers still train
-_JUDGED = ("", "implausible", "undecoded")  # outcomes that tell how far apart we are
 # Until a peer is asked again that was not ready (its standing comes sooner), that let us wait (x is
 # held meanwhile, and by then its probes have told whether it is there), or that learns another way.
 _REST_S = {"not_ready": 1.0, str(Kind.TIMEOUT): 4.0, "algorithm": 30.0}
@@ -171,8 +170,7 @@ class Learning:
             self.tally.count(outcome, self._core.relative(outcome.distance), self._events)
             if not outcome.reason:
                 self._met.set()
-            if outcome.reason in _JUDGED:
-                self._verdict.note(outcome.peer, refused=bool(outcome.reason))
+            self._verdict.note(outcome)
             if outcome.reason in _REST_S:
                 self._unready[outcome.peer] = time.monotonic() + _REST_S[outcome.reason]
             if outcome.reason != "busy":  # refused parameters may come with accepted buffers

@@ -97,7 +97,7 @@ class Welcome:
         while True:
             await asyncio.sleep(_LINEAGE_CHECK_S)
             learning = self._learning
-            trained = learning.phase in (Phase.TRAINING, Phase.PAUSED)
+            trained = learning.phase in (Phase.TRAINING, Phase.PAUSED, Phase.SETTLING)
             if trained and learning.lineage.founder and await self._copy():
                 learning.adopted()
 
@@ -174,6 +174,8 @@ class Welcome:
             wanted = mine.founder == theirs.founder and (refused or nearer)
             if not wanted and not lineages.should_copy(mine, theirs):
                 return False  # it was fetched for long, and ours has changed meanwhile
+            if core.settling and not core.accepting:
+                return False  # the learner has been given the last it gets
             core.begin(vector, offer.lineage)
             return True
 

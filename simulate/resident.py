@@ -21,7 +21,6 @@ from covey.simulate.agenda import Agenda
 _BUSY_WAIT_S = 0.02  # before asking the next peer after one was busy, at least
 _SETTLE_GAP_S = 0.02
 _REST_S = 4.0  # until a peer is asked again that let us wait
-_JUDGED = ("", "implausible", "undecoded")  # outcomes that tell how far apart two are
 
 
 class Surroundings(Protocol):
@@ -54,6 +53,7 @@ class Resident:
         self._rng = rng
         self._in_period = False
         self._moved = False
+        self._left = self._enough = 0  # attempts at settling, and exchanges in all that are enough
         self._waiting: deque[Callable[[], None]] = deque()  # for an exchange to end
         self._apart: dict[PeerId, float] = {}
         self._unready: dict[PeerId, float] = {}  # until when a peer is not asked
@@ -96,10 +96,12 @@ class Resident:
             call()
 
     def adopt(self, vector: Floats, lineage: Lineage) -> None:
-        """Go on with a peer's model; the learner trains on meanwhile."""
+        """Go on with a peer's model: the learner trains on, or the node settles once more."""
         self.core.begin(vector, lineage)
         self.verdict.clear()
         self._moved = True
+        if self.core.settling:
+            self.settle()
 
     def _progress(self) -> None:
         self.core.progress(self.vector, applied=True)
@@ -113,29 +115,31 @@ class Resident:
 
     # --- exchanges -------------------------------------------------------------------------------
 
-    def settle(self, rounds: int) -> None:
-        """Exchange without training, so often or until it agrees with everyone."""
-        self.settled = False
+    def settle(self) -> None:
+        """Exchange without training, some times (again) or until it agrees with everyone."""
+        rounds = self.core.config.settle_exchanges
         self.core.settling = True
         self._apart.clear()
+        self._left = rounds
+        self._enough = self.exchanges + rounds  # whoever proposes them
+        if self.settled:
+            self.settled = False
+            self.when_idle(self._settle_on)
 
-        enough = self.exchanges + rounds  # whoever proposes them
+    def _settle_on(self) -> None:
+        partners = self._partners()
+        over = not self._left or self.exchanges >= self._enough
+        if over or not partners or self._agrees(partners):
+            self.settled = True
+            return
+        self.core.open_period(1)
+        self._ask(self._rested)
 
-        def again(left: int) -> None:
-            partners = self._partners()
-            over = not left or self.exchanges >= enough
-            if over or not partners or self._agrees(partners):
-                self.settled = True
-                return
-            self.core.open_period(1)
-            self._ask(lambda: rested(left))
-
-        def rested(left: int) -> None:
-            self.core.replica.rest()
-            gap = _SETTLE_GAP_S * (1 + self._rng.random())
-            self._later(gap, lambda: self.when_idle(lambda: again(left - 1)))
-
-        self.when_idle(lambda: again(rounds))
+    def _rested(self) -> None:
+        self.core.replica.rest()
+        self._left -= 1
+        gap = _SETTLE_GAP_S * (1 + self._rng.random())
+        self._later(gap, lambda: self.when_idle(self._settle_on))
 
     def _partners(self) -> Sequence[PeerId]:
         """Whom to ask: not those who have just let us wait."""
@@ -207,8 +211,7 @@ class Resident:
         """Count how exchanges ended; whoever waited for that goes on."""
         for outcome in self.core.outcomes():
             self._was_busy = outcome.reason == "busy"
-            if outcome.reason in _JUDGED:
-                self.verdict.note(outcome.peer, refused=bool(outcome.reason))
+            self.verdict.note(outcome)
             if outcome.reason == "timeout":
                 self._unready[outcome.peer] = self._now + _REST_S
             if outcome.reason:

@@ -35,9 +35,15 @@ class Welcome:
         self._reaches = reaches
         self._agenda = agenda
         self._network = network
+        self._minded: set[Resident] = set()
+
+    def left_behind(self, resident: Resident) -> bool:
+        """Whether it is about to copy a model."""
+        return resident in self._minded and bool(self._elders(resident))
 
     def mind(self, resident: Resident) -> None:
         """From now on, look whether ``resident`` was left behind."""
+        self._minded.add(resident)
 
         def look() -> None:
             elders = self._elders(resident) if resident.up else ()

@@ -186,11 +186,10 @@ class World:
         for resident in self._taking_part:
             resident.begin_period()
         self._wait_until(lambda resident: resident.at_rest)
-        config = self.scenario.config
-        rounds = config.settle_exchanges if self.scenario.settle else 0
-        for resident in self._taking_part:
-            resident.settle(rounds)
-        self._wait_until(lambda resident: resident.settled)
+        if self.scenario.settle:
+            for resident in self._taking_part:
+                resident.settle()
+            self._wait_until(lambda it: it.settled and not self.welcome.left_behind(it))
         for resident in self._taking_part:
             resident.finish()
         self._measure()

@@ -7,6 +7,7 @@ import pytest
 
 from covey.gossip.core import Core, candidates_of, refusal
 from covey.gossip.replica import Saved
+from covey.gossip.screening import Bound
 from covey.protocols import limits
 from covey.protocols.identity import PeerId
 from covey.protocols.messages import Lineage, Refuse
@@ -35,6 +36,17 @@ def test_it_begins_restores_and_measures(flocks: Flocks) -> None:
     assert np.array_equal(core.replica.momentum, momentum)
     core.begin(np.zeros(200, np.float32), Lineage(b"f" * 32))
     assert core.relative(1.0) == 0.0
+
+
+def test_another_model_of_the_same_beginning_keeps_the_yard_stick(flocks: Flocks) -> None:
+    core, other = two(flocks)
+    for _ in range(4):
+        core._note(other.me, (0.5, 0.0))
+    reach = core._bounds().parameters.reach
+    core.begin(np.full(200, 2, np.float32), core.lineage)
+    assert core._bounds().parameters == Bound(reach, reach)
+    core.begin(np.full(200, 2, np.float32), Lineage(b"g" * 32))
+    assert core._bounds().parameters.reach > 2 * reach, "of another it knows nothing"
 
 
 def test_a_period_closes_with_an_outer_step_or_alone(flocks: Flocks) -> None:

@@ -67,6 +67,14 @@ def test_a_statement_without_a_history_says_nothing() -> None:
     assert made.factor(PEERS[11]) == 1.0
 
 
+def test_who_begins_anew_is_no_outlier_for_what_it_said_before() -> None:
+    """It has copied a model, and has no history yet."""
+    made = outliers([1.0] * 10 + [2.0])
+    assert made.factor(PEERS[10]) == 0.0
+    made.note(PEERS[10], OURS, Bound(9.0, 9.0))
+    assert made.factor(PEERS[10]) == 1.0
+
+
 def test_a_peers_latest_statement_counts() -> None:
     made = outliers([1.0] * 10)
     made.note(PEERS[0], OURS, times(OURS, 1.2))

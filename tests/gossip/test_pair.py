@@ -7,6 +7,8 @@ import pytest
 
 from covey.gossip.config import Config
 from covey.gossip.core import Core, Outgoing
+from covey.gossip.pair import Pair
+from covey.gossip.quantiser import BLOCK
 from covey.protocols.errors import Malformed, Stale, Unsupported
 from covey.protocols.identity import PeerId
 from covey.protocols.messages import (
@@ -141,6 +143,21 @@ def test_who_settles_late_is_not_too_far_for_those_who_have_agreed(flocks: Flock
     flock.exchange(5, 0)
     flock.exchange(1, 5)
     assert [outcome.reason for outcome in flock.outcomes] == [""] * 4
+
+
+def test_who_copies_a_model_of_its_own_beginning_keeps_what_guards_it(flocks: Flocks) -> None:
+    """Else the first liar it meets would take it back to where all began."""
+    core, _ = two(flocks)
+    assert isinstance(core, Pair)
+    for _ in range(99):
+        core.close_period(partners=20)
+    parameters = np.full(core.replica.parameters, 5.0, np.float32)
+    vector = np.full(core.replica.size, 5.0, np.float32)
+    back = np.full((len(core._progress.blocks), BLOCK), -5.0, np.float32)
+    core.begin(vector, core.lineage)
+    assert core._progress.factor(parameters, back) < 0.1
+    core.begin(vector, Lineage(b"g" * 32))
+    assert core._progress.factor(parameters, back) == 1.0, "of another beginning"
 
 
 def test_progress_waits_while_an_exchange_is_open(flocks: Flocks) -> None:

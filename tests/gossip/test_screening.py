@@ -73,6 +73,22 @@ def test_the_first_peers_are_as_far_as_we_have_moved_ourselves() -> None:
     assert early.bound().clip == 1.0
 
 
+def test_a_copied_model_of_the_same_beginning_is_no_newborn() -> None:
+    """The length of the model would let a liar take it away at once."""
+    mature = screen(scale=50.0)
+    for peer in PEERS[:8]:
+        mature.note(peer, 1.0)
+    reach = mature.bound().reach
+    mature.begin()
+    assert not mature.settled
+    assert mature.bound() == Bound(reach, reach)
+    mature.moved = 30.0
+    assert mature.bound() == Bound(reach, reach), "however far it goes"
+    for peer in PEERS[:8]:
+        mature.note(peer, 3.0)
+    assert mature.bound().clip == pytest.approx(3.0), "the flock was farther than we knew"
+
+
 def test_without_any_yard_stick_all_is_taken() -> None:
     early = screen(1.0, 1.0, 1.0)
     assert early.bound().factor(1e9) == 1.0

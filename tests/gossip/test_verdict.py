@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from covey.gossip.config import Config
+from covey.gossip.core import Outcome
 from covey.gossip.verdict import Verdict
 from covey.protocols.identity import PeerId
 
@@ -16,18 +17,26 @@ if TYPE_CHECKING:
 PEERS = [PeerId(bytes([n]) * 32) for n in range(1, 8)]
 
 
-def judged(refused: dict[int, int]) -> Verdict:
-    """``refused``: how often in a row each peer refused."""
+def mixed(peer: int) -> Outcome:
+    return Outcome(PEERS[peer], distance=1.0, factor=1.0)
+
+
+def refused(peer: int, distance: float = 1.0, reason: str = "implausible") -> Outcome:
+    return Outcome(PEERS[peer], reason, distance=distance)
+
+
+def judged(refusals: dict[int, int]) -> Verdict:
+    """``refusals``: how often in a row each peer refused."""
     verdict = Verdict()
-    for peer, times in refused.items():
-        verdict.note(PEERS[peer], refused=False)
+    for peer, times in refusals.items():
+        verdict.note(mixed(peer))
         for _ in range(times):
-            verdict.note(PEERS[peer], refused=True)
+            verdict.note(refused(peer))
     return verdict
 
 
 @pytest.mark.parametrize(
-    ("refused", "partners", "against"),
+    ("refusals", "partners", "against"),
     [
         ({}, 3, []),
         ({0: 9}, 1, []),  # two that disagree settle it by their histories
@@ -42,16 +51,37 @@ def judged(refused: dict[int, int]) -> Verdict:
         ({0: 3, 1: 3, 2: 3}, 2, [0, 1]),  # who is gone has no voice
     ],
 )
-def test_when_many_refuse(refused: dict[int, int], partners: int, against: list[int]) -> None:
-    found = judged(refused).against(PEERS[:partners])
+def test_when_many_refuse(refusals: dict[int, int], partners: int, against: list[int]) -> None:
+    found = judged(refusals).against(PEERS[:partners])
     assert found == [PEERS[n] for n in against]
 
 
 def test_one_that_moves_us_takes_its_refusals_back() -> None:
     verdict = judged({0: 5, 1: 5})
-    verdict.note(PEERS[0], refused=False)
-    verdict.note(PEERS[0], refused=True)
+    verdict.note(mixed(0))
+    verdict.note(refused(0))
     assert verdict.against(PEERS[:2]) == []
+
+
+@pytest.mark.parametrize("reason", ["busy", "timeout", "not_ready", "lineage"])
+def test_what_tells_nothing_of_distances_changes_nothing(reason: str) -> None:
+    verdict = judged({0: 5, 1: 5})
+    for _ in range(5):
+        verdict.note(refused(0, reason=reason))
+        verdict.note(refused(2, reason=reason))
+    assert verdict.against(PEERS[:3]) == PEERS[:2]
+
+
+def test_the_nearest_comes_first() -> None:
+    """By its latest distance; who was too far to be decoded last, however many blocks were."""
+    verdict = Verdict()
+    for _ in range(3):
+        verdict.note(refused(0, 9.0))
+        verdict.note(refused(1, 30.0))
+        verdict.note(refused(2, 0.1, "undecoded"))
+        verdict.note(refused(3, 2.0))
+    verdict.note(refused(0, 1.5))
+    assert verdict.against(PEERS[:4]) == [PEERS[n] for n in (0, 3, 1, 2)]
 
 
 def test_a_copied_model_begins_anew() -> None:
@@ -81,7 +111,7 @@ def test_a_minority_that_drifted_copies_and_nobody_else_does(
         flock.exchange(a, b)
         for outcome in flock.outcomes:
             owner = a if outcome.peer == flock.cores[b].me else b
-            verdicts[owner].note(outcome.peer, refused=bool(outcome.reason))
+            verdicts[owner].note(outcome)
             others = [core for core in flock.cores if core is not flock.cores[owner]]
             if against := verdicts[owner].against([core.me for core in others]):
                 peer = next(core for core in others if core.me == against[0])

@@ -306,6 +306,10 @@ def test_weights_that_were_outrun_meanwhile_are_not_taken(tmp_path: Path) -> Non
     asyncio.run(go())
 
 
+def refusal_of(peer: Node) -> Outcome:
+    return Outcome(peer.me, "implausible", "far", distance=1.0)
+
+
 def test_a_node_that_the_flock_left_behind_copies(tmp_path: Path) -> None:
     """Its gate and the others' would refuse each other for good."""
 
@@ -316,12 +320,35 @@ def test_a_node_that_the_flock_left_behind_copies(tmp_path: Path) -> None:
             lost = three[0]
             learners[0].step(100.0)
             for peer in three[1:]:
-                for _ in range(3):
-                    outcome = Outcome(peer.me, "implausible", "far", distance=1.0)
-                    lost.learning.mixed([outcome])
+                lost.learning.mixed([refusal_of(peer)] * 3)
             await until(lambda: lost.happened("train.copied") == 1)
             assert np.allclose(await lost.x(), noise(), atol=1e-3)
             assert not lost.learning.left_behind_by()
+            for learner in learners:
+                await learner.leave()
+
+    asyncio.run(go())
+
+
+def test_a_node_left_behind_to_the_end_copies_before_it_has_settled(tmp_path: Path) -> None:
+    """Else its learner would end with what all the others refused."""
+
+    async def go() -> None:
+        async with nodes(tmp_path, 3) as three:
+            learners = [await node.trainee(noise()) for node in three]
+            await until(lambda: all(len(node.learning._partners()) == 2 for node in three))
+            lost = three[0]
+            cores = [node.learning.runner.core for node in three]
+            for peer, core in zip(three[1:], cores[1:], strict=True):
+                core.accepting = False  # no exchange could help
+                lost.learning.mixed([refusal_of(peer)] * 3)
+            learners[0].step(100.0)
+            settled = asyncio.create_task(learners[0].settled())
+            await until(lambda: lost.happened("train.copied") == 1)
+            for core in cores[1:]:
+                core.accepting = True
+            await settled
+            assert np.allclose(learners[0].vector, noise(), atol=1e-3)
             for learner in learners:
                 await learner.leave()
 

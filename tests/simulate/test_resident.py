@@ -89,11 +89,12 @@ def test_own_work_that_waits_goes_first() -> None:
 
 def test_settling_ends_when_all_agree_or_the_rounds_are_over() -> None:
     for rounds in (2, 50):
-        scenario = replace(PAIR, nodes=6, network=Network(), config=replace(CALM, codec="f32"))
+        config = replace(CALM, codec="f32", settle_exchanges=rounds)
+        scenario = replace(PAIR, nodes=6, network=Network(), config=config)
         world, residents = world_of(scenario)
         for resident in residents:
             resident.core.progress(resident.vector, applied=True)
-            resident.settle(rounds)
+            resident.settle()
         world.agenda.run(30.0)
         assert all(resident.settled for resident in residents)
         for resident in residents:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from covey.gossip.core import Outcome
 from covey.protocols.messages import Lineage
 from covey.simulate.resident import Resident
 from covey.simulate.scenario import Attack, Churn, Scenario
@@ -64,17 +65,44 @@ def test_a_node_nearly_as_far_does_not_copy() -> None:
     assert not world.welcome.copies
 
 
-def test_a_node_that_nearly_all_refuse_copies_one_of_them() -> None:
+def refuse(mine: Resident, others: list[Resident]) -> None:
+    """All of them do, again and again; the last is the nearest."""
+    for other in others:
+        for _ in range(3):
+            far = Outcome(other.core.me, "implausible", distance=9.0 - other.number)
+            mine.verdict.note(far)
+
+
+def test_a_node_that_nearly_all_refuse_copies_the_nearest() -> None:
     world = flock()
     mine, *others = world.residents
     grow(world.residents, 50)
-    for other in others:
-        for _ in range(3):
-            mine.verdict.note(other.core.me, refused=True)
+    refuse(mine, others)
+    assert world.welcome.left_behind(mine)
     world.agenda.run(1.5)
     assert world.welcome.copies == 1
-    assert mine.core.replica.x[0] in {1.0 + other.number for other in others}
-    assert not mine.verdict.against([other.core.me for other in others]), "it begins anew"
+    assert mine.core.replica.x[0] == 1.0 + others[-1].number
+    assert not world.welcome.left_behind(mine), "it begins anew"
+
+
+def test_a_node_that_is_refused_to_the_end_copies_and_settles_once_more() -> None:
+    world = flock()
+    mine, *others = world.residents
+    grow(world.residents, 50)
+    grow(others, 50)
+    for other in others:
+        other.core.begin(np.ones(SIZE, np.float32), mine.core.lineage)
+    mine.core.begin(np.full(SIZE, 40.0, np.float32), mine.core.lineage)
+    refuse(mine, others)
+    for resident in world.residents:
+        resident.settle()
+    world.agenda.run(0.9)
+    assert world.welcome.left_behind(mine)
+    world.agenda.run(3.0)
+    assert world.welcome.copies == 1
+    assert all(resident.settled for resident in world.residents)
+    assert np.allclose(mine.core.replica.x, 1.0, atol=1e-3)
+    assert mine.exchanges > 0
 
 
 def test_an_elder_that_goes_off_gives_nothing_and_is_asked_again() -> None:
