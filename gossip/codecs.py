@@ -184,7 +184,7 @@ class F32:
     def apply(self, x: Floats, weights: Pair) -> None:
         parts = slice(0, self._parameters), slice(self._parameters, len(x))
         for part, weight in zip(parts, weights, strict=True):
-            if weight:
+            if weight and part.start < part.stop:
                 mixing.add_difference(x[part], self._decoded[part], self._x[part], weight)
 
     @property

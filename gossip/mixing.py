@@ -95,6 +95,8 @@ def median(rows: Floats, out: Floats) -> None:
 
 def norm(vector: Floats, other: Floats | None = None) -> float:
     """Euclidean length of ``vector``, or of its float32 difference to ``other``; in float64."""
+    if not len(vector):
+        return 0.0
     lanes = np.empty(LANES)
     sums: list[float] = []
     for first in range(0, len(vector), _CHUNK):

@@ -19,6 +19,7 @@ so that any run of blocks is a run of bytes.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,11 +41,17 @@ RANGE_PER_SCALE = STEP_PER_SCALE * np.float32(8 << 4 * (LAYERS - 1))  # of all l
 _FINEST = np.float32(2.0**-20)  # scale per |x|: keeps |q| below 2**23, exact in float32
 _LARGEST = np.float32(2.0**104)  # keeps k D finite, and |q| below 2**27 for any finite x
 _SMALLEST = np.float32(2.0**-100)  # below this a scale counts as zero, so 1 / D stays finite
-_LARGEST_PACKED = int(_LARGEST.view(np.uint32)) >> 16
+_LARGEST_PACKED = np.uint16(int(_LARGEST.view(np.uint32)) >> 16)
 _DEEP_MAX = 4096  # 1 MiB of float32
 _PART = 512  # blocks of further layers worked on at a time
+_MOVED = np.float32(0.7)  # of the largest local movement, that a scale covers
+_ONE, _HALF = np.float32(1), np.float32(0.5)
+_UP, _UPPER = np.uint32(0xFFFF), np.uint32(16)
+_PACKED = np.dtype("<u2")
 
 Indices = NDArray[np.intp]
+_NOWHERE: Indices = np.empty(0, np.intp)
+_NOTHING: NDArray[np.int16] = np.empty((0, BLOCK), np.int16)
 
 
 def blocks_in(length: int) -> int:
@@ -67,15 +74,15 @@ def block_max(a: Floats, b: Floats | None = None) -> Floats:
 def pack_scales(scales: Floats) -> NDArray[np.uint16]:
     """The upper half of float32, rounded up: 2 bytes each, little-endian, never too small."""
     bits = np.ascontiguousarray(scales).view(np.uint32)
-    packed: NDArray[np.uint16] = ((bits + np.uint32(0xFFFF)) >> np.uint32(16)).astype("<u2")
+    packed: NDArray[np.uint16] = ((bits + _UP) >> _UPPER).astype(_PACKED)
     return packed
 
 
 def unpack_scales(packed: NDArray[np.uint16]) -> Floats:
     """Read ``pack_scales`` back.  Raises Malformed for a negative, absurd or non-finite scale."""
-    if packed.size and int(packed.max()) > _LARGEST_PACKED:
+    if np.count_nonzero(packed > _LARGEST_PACKED):
         raise Malformed("a scale is negative, absurdly large or not finite")
-    scales: Floats = (packed.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    scales: Floats = (packed.astype(np.uint32) << _UPPER).view(np.float32)
     return scales
 
 
@@ -83,14 +90,14 @@ def own_scales(sizes: Floats, movement: Floats, typical: Floats) -> Floats:
     """What this side asks for: the typical largest difference of each block, 0.7 of the largest
     local movement, and never so fine that q would not be exact, by ``sizes``, the largest |x|.
     All float32, shape (blocks,)."""
-    scales = np.maximum(typical, np.float32(0.7) * movement)
-    scales = np.maximum(scales, _FINEST * sizes)
-    bounded: Floats = np.minimum(scales, _LARGEST)
-    return bounded
+    scales: Floats = movement * _MOVED
+    np.maximum(typical, scales, out=scales)
+    np.maximum(scales, sizes * _FINEST, out=scales)
+    return np.minimum(scales, _LARGEST, out=scales)
 
 
 class Workspace:
-    """The large memory of a ``Quantiser``, a byte per parameter: the next one may use it again.
+    """The memory of a ``Quantiser``, mostly a byte per parameter: the next one may use it again.
 
     It must not before what was written into it has left.
     """
@@ -98,7 +105,12 @@ class Workspace:
     def __init__(self, parameters: int) -> None:
         blocks = blocks_in(parameters)
         self.codes: Bytes = np.empty(layer_bytes(blocks), np.uint8)  # layer 0 as written
-        self.difference: Bytes = np.empty((blocks, HALF), np.uint8)  # what reading it told
+        self.difference: Bytes = np.empty((blocks, HALF), np.uint8)  # what reading it told:
+        self.energy = np.empty(blocks, np.int32)  # sum of k squared, in squared steps
+        self.peak = np.empty(blocks, np.int16)  # largest |k|
+        self.doubtful = np.empty(blocks, np.bool_)
+        self.counters = np.arange(blocks, dtype=np.uint32)  # of the dither, where blocks start
+        self.counters *= np.uint32(BLOCK * WEYL & 0xFFFFFFFF)
 
 
 class Quantiser:
@@ -114,28 +126,29 @@ class Quantiser:
         self, x: Floats, scales: Floats, seed: int, workspace: Workspace | None = None
     ) -> None:
         blocks = len(scales)
-        usable = scales >= _SMALLEST
-        self.steps: Floats = scales * STEP_PER_SCALE
-        self.steps *= usable
         self._x = x
-        self._inverse = np.zeros(blocks, np.float32)
-        np.divide(np.float32(1), self.steps, out=self._inverse, where=usable)
-        self._starts = np.arange(blocks, dtype=np.uint32) * np.uint32(BLOCK * WEYL & 0xFFFFFFFF)
-        self._starts += np.uint32(seed & 0xFFFFFFFF)
-        self._work = Workspace(len(x)) if workspace is None else workspace
-        assert len(self._work.difference) == blocks, "a workspace is for vectors of one length"
-        self._energy = np.zeros(blocks, np.int32)  # sum of k squared, in squared steps
-        self._peak = np.zeros(blocks, np.int16)  # largest |k|
-        self._doubtful = np.ones(blocks, np.bool_)
+        self._work = work = Workspace(len(x)) if workspace is None else workspace
+        assert len(work.difference) == blocks, "a workspace is for vectors of one length"
+        self.steps: Floats = scales * STEP_PER_SCALE
+        usable = scales >= _SMALLEST
+        if np.count_nonzero(usable) == blocks:
+            self._inverse: Floats = _ONE / self.steps
+        else:
+            self.steps *= usable
+            self._inverse = np.zeros(blocks, np.float32)
+            np.divide(_ONE, self.steps, out=self._inverse, where=usable)
+        self._starts = work.counters + np.uint32(seed & 0xFFFFFFFF)
+        self._energy, self._peak, self._doubtful = work.energy, work.peak, work.doubtful
+        self._doubtful.fill(True)  # until layer 0 is read, which tells the others
         self._edge = 8  # of the range of the layers read, in steps
         # What further layers tell of the few blocks that need them: which these are, and their k.
-        self._rows: Indices = np.empty(0, np.intp)
-        self._deep: NDArray[np.int16] = np.empty((0, BLOCK), np.int16)
+        self._rows: Indices = _NOWHERE
+        self._deep: NDArray[np.int16] = _NOTHING
 
     @property
     def unsure(self) -> Indices:
         """The blocks that the layers read so far do not tell, in order."""
-        return np.flatnonzero(self._doubtful)
+        return self._doubtful.nonzero()[0]
 
     def write(self, layer: int) -> bytearray:
         """The 4 bits and the checks of ``layer`` for all blocks still unsure before it was read."""
@@ -200,16 +213,19 @@ class Quantiser:
     def distance(self) -> float:
         """Euclidean length of the decoded difference."""
         squares = np.einsum("i,i,i->", self._energy, self.steps, self.steps, dtype=np.float64)
-        return float(np.sqrt(squares))
+        return sqrt(squares)
 
     def differences(self, rows: Indices) -> Floats:
         """The decoded difference of some blocks: float32, shape (rows, 64); zero where unsure."""
-        k = reference.signed(self._work.difference[rows]).astype(np.float32)
-        deep = np.isin(rows, self._rows)
-        k[deep] = self._deep[np.searchsorted(self._rows, rows[deep])]
-        k[self._doubtful[rows]] = 0
-        k *= self.steps[rows, None]
-        return k
+        out, steps = np.zeros((len(rows), BLOCK), np.float32), self.steps[rows]
+        kernels.apply(self._work.difference[rows], steps, out.reshape(-1), None, 1.0)
+        if len(self._rows):
+            deep = np.isin(rows, self._rows)
+            k = self._deep[np.searchsorted(self._rows, rows[deep])]
+            out[deep] = k * steps[deep, None]
+        if np.count_nonzero(self._doubtful):
+            out[self._doubtful[rows]] = 0
+        return out
 
     def moves(self, weight: float) -> "Moves":
         """weight * difference; the other side's are exactly the negative.  The workspace is in use
@@ -218,8 +234,10 @@ class Quantiser:
 
     def largest(self) -> Floats:
         """Largest |difference| per block, at least half a step; a whole range where skipped."""
-        most = np.maximum(self._peak, np.float32(0.5), dtype=np.float32)
-        most[self._doubtful] = self._edge
+        most = self._peak.astype(np.float32)
+        np.maximum(most, _HALF, out=most)
+        if np.count_nonzero(self._doubtful):
+            most[self._doubtful] = self._edge
         most *= self.steps
         return most
 
