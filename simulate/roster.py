@@ -55,9 +55,10 @@ class Oracle:
         found = self._reached.get(resident.number)
         if found is None:
             known, reaches = self._known(resident), self._reaches
-            found = [other.core.me for other in known if reaches(resident, other)]
-            if self._calm:
-                self._reached[resident.number] = found
+            if not self._calm:
+                return [other.core.me for other in known if reaches(resident, other)]
+            found = [other.core.me for other in known if other.up]  # nothing else is in the way
+            self._reached[resident.number] = found
         return found
 
     def elders(self, resident: Resident) -> Sequence[PeerId]:

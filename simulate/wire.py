@@ -3,7 +3,6 @@
 Hashing and signing would cost more than the rest of a small simulation, and their length is known.
 """
 
-from collections.abc import Hashable
 from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import cast
@@ -25,8 +24,11 @@ class Wire:
         """In bytes, announcement, payload, header and signature; the lengths of chunks and TLS
         come on top."""
         message, payload = out.message, len(out.payload)
-        values = [getattr(message, name) for name in _names(cast(type, type(message)))]
-        key = type(message), payload.bit_length(), *map(_width, values)  # decide the size packed
+        kind = type(message)
+        values = [getattr(message, name) for name in _varying(cast(type, kind))]
+        # A float takes 8 bytes whatever it is, but what is whole may come as an int, of fewer.
+        widths = [float if type(value) is float else value for value in values]
+        key = kind, payload.bit_length(), *widths  # decide the size packed
         header = self._headers.get(key)
         if header is None:
             sealer = Sealer(Identity(bytes(32)), bytes(16))
@@ -36,12 +38,6 @@ class Wire:
 
 
 @cache
-def _names(kind: type) -> tuple[str, ...]:
-    return tuple(entry.name for entry in fields(kind))
-
-
-def _width(value: Hashable) -> Hashable:
-    """What decides how many bytes ``value`` is packed in: the value itself where that varies."""
-    if type(value) is float:
-        return float
-    return len(value) if type(value) is bytes else value
+def _varying(kind: type) -> tuple[str, ...]:
+    """The fields of ``kind`` but those of bytes: names and nonces, of one length each."""
+    return tuple(entry.name for entry in fields(kind) if entry.type is not bytes)

@@ -14,6 +14,7 @@ from covey.protocols.messages import (
     ExchangeMessage,
     Lineage,
     Propose,
+    Push,
     Refuse,
     Settled,
 )
@@ -40,6 +41,13 @@ def test_a_size_is_that_of_the_sealed_message(drawn: list[tuple[int, int]]) -> N
         for message in (propose(age), Commit(NAME), Accept(NAME, NAME, age + 0.5, 1.0)):
             payload = bytes(length)
             assert wire.size(Outgoing(PEER, message, payload)) == sealed(message, payload)
+
+
+def test_a_whole_number_is_shorter_than_a_fraction() -> None:
+    wire, length = Wire(), 100
+    for weight in (0.25, 1, 0.75, 1.0):
+        push = Push(NAME, weight, Lineage(b"f" * 32, 3))
+        assert wire.size(Outgoing(PEER, push, bytes(length))) == sealed(push, bytes(length))
 
 
 @pytest.mark.parametrize(
