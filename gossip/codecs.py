@@ -7,8 +7,7 @@ A ``Coder`` is one side of one exchange; a ``Side`` is what it reads of its node
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -23,13 +22,13 @@ Buffer = quantiser.Buffer
 
 _PIECE_BLOCKS = 31 << 10  # of layer 0 coded at once, from 8 MiB of float32
 _PIECE_BYTES = 1 << 20
+_NO_ROOM = memoryview(b"")
 
 assert _PIECE_BLOCKS * CODED <= CHUNK_BYTES_MAX
 assert _PIECE_BYTES <= CHUNK_BYTES_MAX
 
 
-@dataclass(frozen=True, slots=True)
-class Side:
+class Side(NamedTuple):
     """This node's part: its vector, how many elements are parameters, and its block scales."""
 
     x: Floats
@@ -114,7 +113,7 @@ class F32:
     def __init__(self, side: Side) -> None:
         self._x, self._parameters = side.x, side.parameters
         self._theirs: Floats | None = None if len(side.x) else side.x  # nothing is yet to come
-        self._incoming = memoryview(b"")  # room for their vector
+        self._incoming = _NO_ROOM  # for their vector
         self._taken = 0
 
     def scales(self) -> bytes:
@@ -125,6 +124,8 @@ class F32:
             raise Malformed("f32 has no scales")
 
     def pieces(self) -> Iterator[memoryview]:
+        if not len(self._x):
+            return
         whole = self.write()
         for start in range(0, len(whole), _PIECE_BYTES):
             yield whole[start : start + _PIECE_BYTES]

@@ -17,7 +17,7 @@ so that any run of blocks is a run of bytes.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from math import sqrt
 
@@ -52,6 +52,7 @@ _PACKED = np.dtype("<u2")
 Indices = NDArray[np.intp]
 _NOWHERE: Indices = np.empty(0, np.intp)
 _NOTHING: NDArray[np.int16] = np.empty((0, BLOCK), np.int16)
+_NONE_DEEP = nullcontext()  # the usual case costs nothing
 
 
 def blocks_in(length: int) -> int:
@@ -283,9 +284,14 @@ class Moves:
         """Whether ``rows`` are too many for an increment to be told on the way."""
         return len(self.rows) > _DEEP_MAX
 
-    @contextmanager
-    def deep_added(self, x: Floats, increment: Floats | None = None) -> Iterator[None]:
+    def deep_added(
+        self, x: Floats, increment: Floats | None = None
+    ) -> AbstractContextManager[None]:
         """Within, x has the part of ``rows``; then ``increment`` gets how far they moved in all."""
+        return self._deep_added(x, increment) if len(self.rows) else _NONE_DEEP
+
+    @contextmanager
+    def _deep_added(self, x: Floats, increment: Floats | None) -> Iterator[None]:
         before = gathered(x, self.rows if increment is not None else self.rows[:0])
         for first in range(0, len(self.rows), _PART):
             rows = self.rows[first : first + _PART]

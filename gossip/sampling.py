@@ -49,7 +49,7 @@ class Cycle:
         for peer in candidates:  # in the given order: a set's differs from process to process
             if peer not in known:
                 known.add(peer)
-                self._waiting.insert(self._rng.randint(0, len(self._waiting)), peer)
+                self._waiting.insert(self._rng.randrange(len(self._waiting) + 1), peer)
 
     def _take(self, excluded: set[PeerId]) -> PeerId | None:
         for place, peer in enumerate(self._waiting):
