@@ -16,9 +16,9 @@ brings the time and the randomness, and calls from one thread at a time:
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from functools import lru_cache
 from random import Random
-from typing import ClassVar, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 from covey.gossip import lineage as lineages
 from covey.gossip.codecs import Buffer, Side
@@ -35,8 +35,7 @@ from covey.protocols.messages import ALGORITHM_OF, ExchangeMessage, Lineage, Ref
 _REFUSALS = ("algorithm", "not_ready", "lineage", "codec", "abandoned", "implausible", "outdated")
 
 
-@dataclass(frozen=True, slots=True)
-class Outgoing:
+class Outgoing(NamedTuple):
     """A message for ``peer`` and its payload, of which ``pieces`` are made as they are taken."""
 
     peer: PeerId
@@ -68,8 +67,7 @@ class Intake(Protocol):
         """The message is authenticated and its payload is as signed; the answer, if any."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """How an exchange ended.  ``reason`` is empty if it moved the vector."""
 
     peer: PeerId
@@ -145,9 +143,7 @@ class Core(ABC):
 
     def outer(self, partners: int) -> OuterStep:
         """The outer step that suits so many partners and the exchanges of late."""
-        rate = self.config.outer.rate
-        most = min(self.config.outer.momentum, affordable_momentum(rate, 1 + partners))
-        return OuterStep(steady_momentum(most, rate, self._contraction.percent), rate)
+        return _suiting(self.config.outer, partners, self._contraction.percent)
 
     def heard(self, theirs: Lineage) -> None:
         """A peer told its lineage: nodes of one flock count its age alike."""
@@ -311,6 +307,13 @@ class _Whole:
 
     def end(self, now: float) -> Outgoing | None:
         return self._core.taken(self._sender, self._message, self._payload, now)
+
+
+@lru_cache
+def _suiting(outer: OuterStep, partners: int, percent: int) -> OuterStep:
+    """At most ``outer``, for exchanges that contract by ``percent`` of 100."""
+    most = min(outer.momentum, affordable_momentum(outer.rate, 1 + partners))
+    return OuterStep(steady_momentum(most, outer.rate, percent), outer.rate)
 
 
 def refusal(message: Refuse) -> str:

@@ -106,8 +106,11 @@ class Pair(Core):
             if isinstance(message, Accept):  # of a proposal we dropped: free the sender at once
                 return Outgoing(sender, Refuse(message.exchange, "abandoned"))
             return None
-        with self.guard(opened):
+        try:
             return self._advance(opened, message, payload, now)
+        except RemoteError as error:
+            self.broken(opened, error)
+            raise
 
     def intake(self, sender: PeerId, message: ExchangeMessage) -> Intake:
         self.finish()
@@ -116,13 +119,11 @@ class Pair(Core):
             return super().intake(sender, message)
         if (opened.peer, opened.exchange) != (sender, message.exchange):
             return super().intake(sender, message)
-        with self.guard(opened):
-            if opened.listening or not opened.expects(message):
-                raise Unsupported(f"{type(message).__name__} while {opened.state.name}")
-            opened.listening = True
-            if isinstance(message, Accept):
-                assert isinstance(opened, Proposer), "only a proposer expects it"
-                opened.answered(message)
+        try:
+            self._listen(opened, message)
+        except RemoteError as error:
+            self.broken(opened, error)
+            raise
         return _Layers(self, opened, message)
 
     def of(self, opened: Exchange, layer: Iterator[memoryview]) -> Iterator[memoryview]:
@@ -134,12 +135,8 @@ class Pair(Core):
             yield piece
         raise Stale("the exchange is over")
 
-    def guard(self, opened: Exchange) -> "_Guard":
-        """A fault of the peer ends the exchange."""
-        return _Guard(self, opened)
-
     def broken(self, opened: Exchange, error: RemoteError) -> None:
-        """The peer was at fault."""
+        """The peer was at fault, which ends the exchange."""
         self._end(opened, error.reason, str(error))
 
     def holds(self, opened: Exchange) -> bool:
@@ -216,6 +213,15 @@ class Pair(Core):
         proposed = isinstance(opened, Proposer) and opened.state is State.PROPOSED
         return proposed and opened is not None and opened.peer == sender and sender < self.me
 
+    def _listen(self, opened: Exchange, message: Accept | Commit) -> None:
+        """The payload of ``message`` is about to come."""
+        if opened.listening or not opened.expects(message):
+            raise Unsupported(f"{type(message).__name__} while {opened.state.name}")
+        opened.listening = True
+        if isinstance(message, Accept):
+            assert isinstance(opened, Proposer), "only a proposer expects it"
+            opened.answered(message)
+
     def _advance(
         self, opened: Exchange, message: ExchangeMessage, payload: Buffer, now: float
     ) -> Outgoing | None:
@@ -291,23 +297,6 @@ class Pair(Core):
         self._attempts = self.config.attempts
 
 
-class _Guard:
-    """Ends an exchange in which the peer is at fault.  (A generator's context takes thrice as long,
-    and there are several per exchange.)"""
-
-    __slots__ = ("_core", "_opened")
-
-    def __init__(self, core: Pair, opened: Exchange) -> None:
-        self._core, self._opened = core, opened
-
-    def __enter__(self) -> None:
-        return
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, RemoteError):
-            self._core.broken(self._opened, error)
-
-
 class _Layers:
     """Accept or Commit on its way in; Commit may leave before all of Accept is there."""
 
@@ -319,8 +308,11 @@ class _Layers:
         core, opened = self._core, self._opened
         if not core.holds(opened):
             return  # given up meanwhile, as ``end`` will tell
-        with core.guard(opened):
+        try:
             opened.take(memoryview(piece))
+        except RemoteError as error:
+            core.broken(opened, error)
+            raise
         if isinstance(opened, Proposer) and opened.layer is not None and self.early is None:
             pieces = core.of(opened, opened.layer)
             self.early = Outgoing(opened.peer, Commit(opened.exchange), b"", pieces)

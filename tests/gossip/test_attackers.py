@@ -145,7 +145,7 @@ def test_a_factor_beyond_the_bounds_is_forged(flocks: Flocks, codec: str) -> Non
         message = flight.out.message
         if flight.sender == liar.me and isinstance(message, Settled):
             message = Settled(message.exchange, 1.0, 1.0)
-        return replace(flight, out=replace(flight.out, message=message))
+        return replace(flight, out=flight.out._replace(message=message))
 
     flock.tamper = push
     before = victim.replica.x.copy()
@@ -178,7 +178,7 @@ def test_a_spoiled_payload_is_malformed_and_moves_nothing(
     def spoiled(flight: "Flight") -> "Flight":
         out = flight.out
         if flight.sender == liar.me and isinstance(out.message, kind):
-            out = replace(out, payload=SPOIL[spoil](bytes(out.payload)))
+            out = out._replace(payload=SPOIL[spoil](bytes(out.payload)))
         return replace(flight, out=out)
 
     flock.tamper = spoiled
