@@ -40,8 +40,8 @@ class Replica:
     """Vectors of one layout, and the operations that move them.
 
     Memory is what they cost, so each passes once where it can.  An exchange's moves wait for what
-    is done to x next.  What the learner has is kept only when it is not told by x: as long as they
-    are ``level`` it has x, or x without the increment that it has yet to apply.
+    is done to x next.  What the learner has is kept only when it is not told by x: mostly it has x,
+    or x without the increment that it has yet to apply.
     """
 
     def __init__(self, layout: Layout) -> None:
@@ -56,8 +56,8 @@ class Replica:
         self._view = self._x.view()
         self._view.flags.writeable = False
         self._moves: Moves | None = None  # of an exchange, to be added to x's parameters
-        self._learner: Floats = np.zeros(layout.size, np.float32)  # parameters only if not _level
-        self._level = False
+        self._known: Floats | None = None  # the learner's parameters, if x does not tell them
+        self._buffers: Floats = np.zeros(layout.size - split, np.float32)  # the learner's
         self._unapplied: Floats | None = None  # an increment the learner has yet to apply
         self._there = False  # nothing but that increment lies between the learner and x
         self._apart = _ELSEWHERE  # where the learner trains on from
@@ -81,9 +81,9 @@ class Replica:
 
     @property
     def learner(self) -> Floats:
-        """What the learner has, as far as the node knows."""
-        self._tell_apart()
-        return self._learner
+        """What the learner has, as far as the node knows.  A copy."""
+        known = self._reckoned() if self._known is None else self._known
+        return np.concatenate([known, self._buffers])
 
     @property
     def saved(self) -> Saved:
@@ -101,9 +101,9 @@ class Replica:
 
     def learner_has(self, vector: Floats) -> None:
         """The learner was given, or said it holds, exactly ``vector``, which may be x."""
-        self._level = self._there = vector is self._view
-        split = self.parameters if self._level else 0
-        np.copyto(self._learner[split:], vector[split:])
+        split, self._there = self.parameters, vector is self._view
+        self._known = None if self._there else vector[:split].copy()
+        np.copyto(self._buffers, vector[split:])
         self._unapplied = None
         self._apart, self._joins = _THERE, False
 
@@ -123,11 +123,8 @@ class Replica:
     def moved(self, snapshot: Floats) -> tuple[float, float]:
         """How far the learner went since its last snapshot: parameters, buffers."""
         split = self.parameters
-        known = self._x if self._level and self._unapplied is None else self.learner
-        return (
-            mixing.norm(snapshot[:split], known[:split]),
-            mixing.norm(snapshot[split:], self._learner[split:]),
-        )
+        known = self._state.x if self._follows else self._tell_apart()
+        return mixing.norm(snapshot[:split], known), mixing.norm(snapshot[split:], self._buffers)
 
     def progress(self, snapshot: Floats, applied: bool, counts: bool = True) -> bool:
         """Add what the learner did since its last snapshot; whether it was finite.
@@ -143,32 +140,33 @@ class Replica:
             self._progress(snapshot)
         else:
             self._apart, self._joins = max(self._apart, _NEAR), False
-            self._there = False
-            np.copyto(self.learner, snapshot)
+            self._there, split = False, self.parameters
+            np.copyto(self._tell_apart(), snapshot[:split])
+            np.copyto(self._buffers, snapshot[split:])
         return True
 
     def _progress(self, snapshot: Floats) -> None:
-        split, state, learner = self.parameters, self._state, self._learner
+        split, state = self.parameters, self._state
         self._add_moves()
-        if self._level and self._unapplied is None:
+        if self._follows:
             mixing.follow(state.x, snapshot[:split], self._movement, state.sizes)
             self._sized, self._summed = True, False
         else:
             self._leave()
-            mixing.progress(state.x, learner[:split], snapshot[:split], self._movement)
-        mixing.add_difference(self._x[split:], snapshot[split:], learner[split:])
-        np.copyto(learner[split:], snapshot[split:])
+            mixing.progress(state.x, self._tell_apart(), snapshot[:split], self._movement)
+        mixing.add_difference(self._x[split:], snapshot[split:], self._buffers)
+        np.copyto(self._buffers, snapshot[split:])
 
     def applied(self) -> None:
         """The learner has added the outstanding increment."""
         if self._unapplied is None:
             return
         split = self.parameters
-        self._learner[split:] += self._unapplied[split:]
+        self._buffers += self._unapplied[split:]
         if self._there:
-            self._level = True
-        elif not self._level:
-            self._learner[:split] += self._unapplied[:split]
+            self._known = None
+        elif self._known is not None:
+            self._known += self._unapplied[:split]
         self._unapplied = None
         self._apart = max(self._apart - self._joins, _THERE)
         self._joins = False
@@ -181,9 +179,9 @@ class Replica:
         assert self._unapplied is None, "the last increment is not applied yet"
         parameters, x = out[: self.parameters], self._state.x
         moves, changed = self._moves, True
-        if not self._level:
+        if self._known is not None:
             self._add_moves()
-            changed = mixing.subtract(x, self._learner[: self.parameters], parameters)
+            changed = mixing.subtract(x, self._known, parameters)
         elif moves is not None:
             self._moves, self._sized, self._summed = None, False, False
             moves.add(x, parameters)
@@ -195,11 +193,11 @@ class Replica:
     def _hand_over(self, out: Floats, changed: bool) -> bool:
         """``out`` has the parameters' part."""
         split = self.parameters
-        changed |= mixing.subtract(self._x[split:], self._learner[split:], out[split:])
+        changed |= mixing.subtract(self._x[split:], self._buffers, out[split:])
         # To an ulp of the learner's, which is too much where it comes from another model.
         self._there = self._apart < _ELSEWHERE
         if not changed:
-            self._level, self._apart = True, _THERE
+            self._known, self._apart = None, _THERE
             return False
         self._unapplied, self._joins = out, True
         return True
@@ -223,7 +221,7 @@ class Replica:
 
         Whether it did, and it is now an increment as by ``increment``.
         """
-        if not self._level or self._unapplied is not None:
+        if not self._follows:
             out = None
         if out is None:
             self._leave()
@@ -251,14 +249,25 @@ class Replica:
             moves, self._moves = self._moves, None
             moves.add(self._state.x)
 
-    def _tell_apart(self) -> None:
-        """Have the learner's parameters in their own array."""
-        if self._level:
-            self._level, known = False, self._learner[: self.parameters]
-            if self._unapplied is None:
-                np.copyto(known, self._state.x)
-            else:
-                mixing.subtract(self._state.x, self._unapplied[: self.parameters], known)
+    @property
+    def _follows(self) -> bool:
+        """Whether the learner has just what x is."""
+        return self._known is None and self._unapplied is None
+
+    def _reckoned(self) -> Floats:
+        """The learner's parameters, as x tells them."""
+        if self._unapplied is None:
+            return self._state.x.copy()
+        known = np.empty_like(self._state.x)
+        mixing.subtract(self._state.x, self._unapplied[: self.parameters], known)
+        return known
+
+    def _tell_apart(self) -> Floats:
+        """Have the learner's parameters in an array of their own, until they are x's again: it is
+        made anew each time, as that is seldom, and a model's size in memory costs always."""
+        if self._known is None:
+            self._known = self._reckoned()
+        return self._known
 
     def _leave(self) -> None:
         """x is about to move on without the learner."""

@@ -226,16 +226,26 @@ def test_x_is_written_by_those_who_say_so() -> None:
 def test_in_step_with_its_learner_a_replica_keeps_no_second_model() -> None:
     """A round's vectors pass once: no copy of the learner's is made or read."""
     made, area = replica(), np.empty(LAYOUT.size, np.float32)
-    made._learner[: LAYOUT.parameters] = np.nan
     live = made.x.copy()
     for turn in range(4):
+        assert made._known is None
         live += vector(turn)
         assert made.progress(live.copy(), applied=True)
         made.mix(difference(made.x, turn)[0], (0.5, 0.5))
         assert made.outer_step(OuterStep(), area)
         live += area
         assert np.allclose(live, made.x, atol=1e-5)
-    assert np.isnan(made._learner[: LAYOUT.parameters]).all()
+
+
+def test_a_second_model_is_let_go_of_when_they_are_level_again() -> None:
+    made, area = replica(), np.empty(LAYOUT.size, np.float32)
+    made.moving()[:] += 1
+    assert made._known is not None
+    assert np.array_equal(made._known, vector(0)[: LAYOUT.parameters])
+    assert made.increment(area)
+    made.applied()
+    assert made._known is None
+    assert np.array_equal(made.learner, made.x)
 
 
 def test_the_outer_step_leaves_buffers_alone() -> None:
