@@ -89,10 +89,10 @@ class Api:
         port: int = listener.getsockname()[1]
         try:
             await self._serve(True, _private_socket(unix_socket))
+            await self._serve(False, listener, tls)
         except BaseException:
             listener.close()
             raise
-        await self._serve(False, listener, tls)
         if host == "127.0.0.1" and (twin := _bind(Endpoint("::1", port))) is not None:
             await self._serve(False, twin, tls)  # where `localhost` means IPv6
         return port
