@@ -47,7 +47,7 @@ class Plan:
     flocks: tuple[int, ...] = (8, 32)  # of two nodes each is the other's only choice
     flock_parameters: int = 100_000
     period_s: float = 3.0
-    periods: int = 8
+    periods: int = 16
     environments: Path = Path(".bench")
 
 
