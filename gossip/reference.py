@@ -201,15 +201,21 @@ def outer_step(
         slow[flat] += moved
         x[flat] = slow[flat]
         block_max(x[flat], None, sizes[rows])
-        squares = np.square(_padded(x[flat], len(sizes[rows])))
-        while squares.shape[1] > 1:
-            half = squares.shape[1] // 2
-            squares = squares[:, :half] + squares[:, half:]
-        energies[rows] = squares[:, 0]
+        energies[rows] = _energies(_padded(x[flat], len(sizes[rows])))
         if increment is not None:
             np.subtract(x[flat], before, out=increment[flat])
             changed = changed or bool(increment[flat].any())
     return changed
+
+
+def _energies(blocks: Floats) -> Floats:
+    """The sum of squares of each block, halves upon halves; infinite where it overflows."""
+    with np.errstate(over="ignore"):
+        squares: Floats = np.square(blocks)
+        while squares.shape[1] > 1:
+            half = squares.shape[1] // 2
+            squares = squares[:, :half] + squares[:, half:]
+    return squares[:, 0]
 
 
 def subtract(a: Floats, b: Floats, out: Floats) -> bool:
