@@ -132,6 +132,8 @@ class Replica:
         ``applied``: the outstanding increment is already part of ``snapshot``.  A snapshot that is
         not finite changes nothing; of one that does not count only the place is noted.
         """
+        if counts and self._stepped:
+            return self._follow(snapshot)
         if not mixing.finite(snapshot):
             return False
         if applied:
@@ -145,6 +147,20 @@ class Replica:
             np.copyto(self._buffers, snapshot[split:])
         return True
 
+    def _follow(self, snapshot: Floats) -> bool:
+        """``progress`` from where the outer step left both: what is not finite is found on the way
+        and taken back, which spares a pass."""
+        split, state = self.parameters, self._state
+        mixing.follow(state.x, snapshot[:split], self._movement, state.sizes)
+        self._sized, self._summed = True, False
+        if not (np.isfinite(state.sizes).all() and mixing.finite(snapshot[split:])):
+            np.copyto(state.x, self.slow)
+            self._movement.fill(0)
+            self._sized = False
+            return False
+        self._take_buffers(snapshot)
+        return True
+
     def _progress(self, snapshot: Floats) -> None:
         split, state = self.parameters, self._state
         self._add_moves()
@@ -154,6 +170,10 @@ class Replica:
         else:
             self._leave()
             mixing.progress(state.x, self._tell_apart(), snapshot[:split], self._movement)
+        self._take_buffers(snapshot)
+
+    def _take_buffers(self, snapshot: Floats) -> None:
+        split = self.parameters
         mixing.add_difference(self._x[split:], snapshot[split:], self._buffers)
         np.copyto(self._buffers, snapshot[split:])
 
@@ -253,6 +273,11 @@ class Replica:
     def _follows(self) -> bool:
         """Whether the learner has just what x is."""
         return self._known is None and self._unapplied is None
+
+    @property
+    def _stepped(self) -> bool:
+        """Whether nothing has happened since an outer step which the learner has heard of."""
+        return self._summed and self._follows and self._moves is None
 
     def _reckoned(self) -> Floats:
         """The learner's parameters, as x tells them."""

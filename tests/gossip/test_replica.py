@@ -70,6 +70,32 @@ def test_a_snapshot_that_is_not_finite_changes_nothing(bad: float) -> None:
     assert made.outstanding, "the next snapshot will say so again"
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("place", [0, LAYOUT.parameters - 1, LAYOUT.size - 1])
+def test_nor_does_one_after_an_outer_step(bad: float, place: int) -> None:
+    """It is found out while x already follows it."""
+    made, twin = replica(), replica()
+    area = np.empty(LAYOUT.size, np.float32)
+    for each in (made, twin):
+        assert each.progress(vector(0) + vector(1), applied=True)
+        assert each.outer_step(OuterStep(), area)
+        each.applied()
+    assert made._stepped
+    snapshot = made.learner + vector(2)
+    wrong = snapshot.copy()
+    wrong[place] = bad
+    assert not made.progress(wrong, applied=True)
+    assert np.array_equal(made.x, twin.x)
+    assert np.array_equal(made.learner, twin.learner)
+    assert not made.movement().any()
+    assert np.array_equal(made.sizes(), twin.sizes())
+    assert made.lengths() == pytest.approx(twin.lengths())
+    assert made.progress(snapshot, applied=True)
+    assert twin.progress(snapshot, applied=True)
+    assert np.array_equal(made.x, twin.x)
+    assert np.array_equal(made.movement(), twin.movement())
+
+
 def test_an_increment_is_what_the_learner_lacks() -> None:
     made = replica()
     out = np.empty_like(made.x)

@@ -195,10 +195,17 @@ def _vectors(
         fresh.read(exchange.layer)
         return time.perf_counter() - begin
 
+    def follow() -> float:
+        close()  # which the learner has heard of
+        begin = time.perf_counter()
+        assert replica.progress(vector, True)
+        return time.perf_counter() - begin
+
     decode_s = statistics.median(decode() for _ in range(repeats))
+    follow_s = statistics.median(follow() for _ in range(repeats))
     works: list[tuple[str, float, Work | float]] = [
         ("snapshot copy (learner)", 8 * d, lambda: np.copyto(snapshot, vector)),
-        ("progress: check, x <- snapshot", 16 * d, lambda: replica.progress(vector, True)),
+        ("progress: check, x <- snapshot", 12 * d, follow_s),
         ("scales", 16 * d / quantiser.BLOCK, exchange.scale),
         ("dither and encode", 4 * d + coded, encode_s),
         ("decode", 2 * coded + d, decode_s),
