@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from tests.swarm.flock import Flock, Node
+from tests.waiting import until
 
 pytestmark = pytest.mark.swarm
 
@@ -64,7 +65,7 @@ def test_another_model_is_refused_by_the_tensor(training: list[Node]) -> None:
         assert any(here in text and there in text and other in text for text in found)
         assert status["health"] == "degraded"
     wide.event("train.founded")
-    [start] = wide.starts()
+    [start] = until("its learner's first model", wide.starts)
     assert abs(start.mean()) < 1, "it began with its own weights"
     ada.learns_on()
     assert wide.exchanges() == 0
