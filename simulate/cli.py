@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import click
 
 from covey.gossip.config import ALGORITHMS, Config, OuterStep
-from covey.simulate.experiment import BASELINE_NAMES, Experiment
+from covey.simulate.experiment import BASELINE_NAMES, Experiment, TaskError
 from covey.simulate.result import Progress, Result, silently
 from covey.simulate.scenario import ATTACKS, Attack, Churn, Cut, Network, Outer, Scenario
 from covey.simulate.splits import Split
@@ -237,7 +237,7 @@ def _experiment(options: dict[str, Any]) -> Experiment:
 def _run(experiment: Experiment) -> Result:
     try:
         run = experiment.prepare()
-    except (OSError, ValueError) as error:
+    except TaskError as error:
         raise click.BadParameter(str(error), param_hint="'--task'") from error
     with _shown(experiment.algorithm) as progress:
         return run(progress)

@@ -32,6 +32,10 @@ BASELINE_NAMES = (
 )
 
 
+class TaskError(ValueError):
+    """There is no such task, or its data cannot be had."""
+
+
 @dataclass(frozen=True, slots=True)
 class Experiment:
     """Its result is the same to the bit on each run of one version on one machine."""
@@ -72,14 +76,11 @@ class Experiment:
         return self.baseline or self.scenario.config.algorithm
 
     def run(self) -> Result:
-        """Raises OSError or ValueError if the task cannot be had."""
+        """Raises TaskError."""
         return self.prepare()(silently)
 
     def prepare(self) -> Callable[[Progress], Result]:
-        """Fetch the task's data and set everything up; what runs it.
-
-        Raises OSError or ValueError if the task cannot be had.
-        """
+        """Fetch the task's data and set everything up; what runs it.  Raises TaskError."""
         if self.baseline:
             from covey.simulate.baselines import BASELINES
 
@@ -96,10 +97,7 @@ class Experiment:
         return attack is not None and attack.kind == "flip"
 
     def workload(self) -> "Workload":
-        """What the scenario's nodes work on, unless a baseline does.
-
-        Raises OSError or ValueError if the task cannot be had.
-        """
+        """What the scenario's nodes work on, unless a baseline does.  Raises TaskError."""
         if size := _vectors(self.task):
             from covey.simulate.consensus import Consensus
 
@@ -118,7 +116,11 @@ class Experiment:
         torch.set_num_threads(1)
         torch.set_deterministic_debug_mode("error")
         liars = attackers_of(self.scenario) if self._flips else ()
-        return Learning(load(self.task), self.scenario.nodes, split, self.scenario.seed, liars)
+        try:
+            task = load(self.task)
+        except (OSError, ValueError) as error:
+            raise TaskError(str(error)) from error
+        return Learning(task, self.scenario.nodes, split, self.scenario.seed, liars)
 
 
 def _vectors(task: str) -> int:

@@ -107,6 +107,15 @@ def test_a_picture_is_drawn(tmp_path: Path, capsys: Captured) -> None:
     assert "No such file" in capsys.readouterr().err
 
 
+def test_a_bug_is_not_blamed_on_the_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise ValueError("operands could not be broadcast")
+
+    monkeypatch.setattr("covey.simulate.world.World.__init__", broken)
+    with pytest.raises(ValueError, match="broadcast"):
+        main(SHORT)
+
+
 def test_what_is_not_installed_is_named(tmp_path: Path) -> None:
     (tmp_path / "torch.py").write_text("raise ModuleNotFoundError(\"no\", name='torch')\n")
     path = os.pathsep.join((str(tmp_path), str(ROOT / ".src")))
