@@ -31,7 +31,7 @@ CUT = Cut(1 / 3, 2 / 3)
 class Plan:
     """How much is run.  ``tuning`` seeds decide on settings, ``seeds`` are what is reported.
 
-    The first task has all seeds and all questions; others, dearer, fewer of both.
+    Of the tasks the first, the cheapest, has all questions.
     """
 
     seeds: Seeds = (10, 11, 12, 13, 14)
@@ -46,12 +46,6 @@ class Plan:
     effort: int = 8192
     flocks: tuple[int, ...] = (16, 64, 256, 1024, 10_000)
     flock_periods: int = 60
-
-    def seeds_of(self, task: str) -> Seeds:
-        return self.seeds if task == self.tasks[0] else self.seeds[:3]
-
-    def tuning_of(self, task: str) -> Seeds:
-        return self.tuning if task == self.tasks[0] else self.tuning[:1]
 
     def ours(self, task: str, split: Split, **changes: object) -> Experiment:
         """The default algorithm, in a scenario with ``changes``."""
@@ -84,7 +78,7 @@ def codec(plan: Plan) -> Iterator[Question]:
             exact = plan.ours(task, split, config=replace(plan.scenario.config, codec="f32"))
             setting = f"{task}, {split}: mod4 against f32"
             ours = plan.ours(task, split)
-            yield Comparison("codec", setting, ours, (exact,), target, plan.seeds_of(task))
+            yield Comparison("codec", setting, ours, (exact,), target, plan.seeds)
 
 
 def baselines(plan: Plan) -> Iterator[Question]:
@@ -93,8 +87,7 @@ def baselines(plan: Plan) -> Iterator[Question]:
     def against(what: str, references: tuple[Experiment, ...], target: Target) -> Comparison:
         ours = plan.ours(references[0].task, references[0].split)
         setting = f"{ours.task}, {ours.split}: against {what}"
-        seeds, tuning = plan.seeds_of(ours.task), plan.tuning_of(ours.task)
-        return Comparison("baselines", setting, ours, references, target, seeds, tuning)
+        return Comparison("baselines", setting, ours, references, target, plan.seeds, plan.tuning)
 
     for task in plan.tasks:
         for split, target in ((IID, Target(-0.5, fewer=8)), (SKEWED, Target(0.0))):
