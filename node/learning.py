@@ -325,12 +325,14 @@ class Learning:
         until = time.monotonic() + _SETTLE_S
         await self._between.wait()  # the last snapshot's period
         before = self.tally.exchanges
-        while (partners := self._partners()) and time.monotonic() < until:
+        while time.monotonic() < until:
             training = self._flock.anybody_training(self.layout.digest)
-            done = self.tally.exchanges - before  # whoever proposed them
-            enough = done >= self._core.config.settle_exchanges
-            if enough if training else self._agrees_with(partners):
-                break
+            if not self.left_behind_by():  # else a copy is on its way
+                partners = self._partners()
+                done = self.tally.exchanges - before  # whoever proposed them
+                enough = done >= self._core.config.settle_exchanges
+                if not partners or (enough if training else self._agrees_with(partners)):
+                    break
             await self._exchange(1)
             # No progress any more: the scales must follow the distance alone, and shrink with it.
             await self.runner.run_idle(self._core.replica.rest)
