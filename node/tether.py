@@ -81,7 +81,10 @@ class Children:
     ) -> Child:
         """Run ``argv`` in ``folder``; its output goes to ``name``.out and ``name``.err there."""
         output, errors = folder / f"{name}.out", folder / f"{name}.err"
-        with output.open("wb") as out, errors.open("wb") as err:
+        for file in (output, errors):
+            file.write_bytes(b"")
+        # For appending: what the child starts writes to them too, and none may overwrite another.
+        with output.open("ab") as out, errors.open("ab") as err:
             process = subprocess.Popen(
                 argv,
                 stdin=subprocess.PIPE,

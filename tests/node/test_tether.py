@@ -58,9 +58,15 @@ def test_a_deaf_child_and_its_child_are_killed(tmp_path: Path) -> None:
     with tether.Children(grace_s=0.1) as children:
         argv = [sys.executable, str(script(tmp_path, text))]
         child = children.start(argv, os.environ, tmp_path, "deaf")
-        until("both run", lambda: len(child.output.read_bytes().split()) == 2)
+
+        def pids() -> list[str]:
+            assert child.exit_code is None, child.last_words()
+            found = child.output.read_text().splitlines()
+            return found if len(found) == 2 else []
+
+        both = until("both run", pids)
         assert not children.stop()
-    for pid in child.output.read_text().split():
+    for pid in both:
         until_dead(int(pid))
     assert child.exit_code == -signal.SIGKILL
 
