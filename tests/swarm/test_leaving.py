@@ -20,12 +20,19 @@ def gone(flock: Flock, within_s: float) -> None:
     until("no process is left", lambda: not flock.pids(), within_s)
 
 
+def acquainted(node: Node, others: list[Node]) -> None:
+    """Wait until they know each other: a goodbye goes to those whom the leaver knows."""
+    for other in others:
+        node.peer(other.name)
+        other.peer(node.name)
+
+
 def test_sigterm_leaves_and_says_so(training: list[Node]) -> None:
     ada = training[0]
     leaver = ada.flock.run("leaver").ready()
     leaver.learns_on()
     step = leaver.status()["training"]["step"]
-    ada.peer("leaver")
+    acquainted(leaver, training)
     leaver.terminate()
     leaver.wait(LEAVES_S)
     for node in training:
@@ -78,6 +85,7 @@ def test_ctrl_c_of_run_leaves_no_process(training: list[Node]) -> None:
     flock = training[0].flock
     node = flock.run("node").ready()
     node.event("train.started")
+    acquainted(node, training)
     before = len(flock.pids())
     os.killpg(node.process.pid, signal.SIGINT)  # as a terminal does: to both
     assert node.wait(LEAVES_S) == 130
