@@ -3,6 +3,7 @@
 import contextlib
 import difflib
 import functools
+import json
 import os
 from pathlib import Path
 
@@ -44,6 +45,12 @@ def model(node: Node) -> NDArray[np.float32]:
     return vector
 
 
+def founder(node: Node) -> str:
+    """Of the model that a node has kept."""
+    newest = max(node.home.checkpoints.glob("*.json"))
+    return str(json.loads(newest.read_text())["founder"])
+
+
 def feed(pipes: list[Path], text: bytes) -> None:
     """Give all readers the text once all are there: a slow import does not cost them the others."""
 
@@ -69,12 +76,11 @@ def test_two_lines_make_two_scripts_learn_as_one(flock: Flock) -> None:
         own = (f"--seed={seed}", f"--out_dir={out}", f"--data_file={text}")
         nodes.append(flock.script(name, script, *own, *SCHEDULE))
     feed(texts, SCRIPT.read_bytes())
-    for node in nodes:
-        node.event("train.started")
-        node.learns_on()
-    founders = {node.status()["training"]["founder"] for node in nodes}
-    assert len(founders) == 1, "they train one model"
     assert [node.wait() for node in nodes] == [0, 0]
+    for node, other in zip(nodes, reversed(nodes), strict=True):
+        node.says(f"learning with {other.name} ({other.short})")
+    founders = {founder(node) for node in nodes}
+    assert len(founders) == 1, "they train one model"
     losses = [
         [float(s.split()[-1]) for s in node.words.splitlines() if s.startswith("step ")]
         for node in nodes
