@@ -11,6 +11,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
+#include <xmmintrin.h>
 
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "for little-endian machines; others compute with numpy"
@@ -30,7 +31,7 @@
 #define INDEPENDENT _Pragma("GCC ivdep") /* the same array twice is fine, shifted ones are not */
 #endif
 
-enum { BLOCK = 64, HALF = 32, CODED = 33, LANES = 32, LAYERS = 3, MEDIAN_MAX = 9, BUFFERS_MAX = 7 };
+enum { BLOCK = 64, HALF = 32, CODED = 33, LANES = 32, LAYERS = 3, MEDIAN_MAX = 9, BUFFERS_MAX = 8 };
 
 #define UNALIGNED __attribute__((aligned(1), may_alias))
 typedef float UNALIGNED f32;
@@ -194,26 +195,32 @@ INLINE void moves_of(const uint8_t *difference, float step, float weight, float 
         moves[i] = (float)((int)(nibble[i] ^ 8) - 8) * step * weight;
 }
 
-INLINE void apply_block(f32 *x, f32 *out, const float *moves, int count)
+/* Like x, ``out`` may be any of the arrays that a kernel reads. */
+INLINE void apply_block(const f32 *x, f32 *out, f32 *increment, const float *moves, int count)
 {
-    float before[BLOCK];
+    float before[BLOCK], after[BLOCK];
     memcpy(before, x, (size_t)count * sizeof(float));
     for (int i = 0; i < count; i++)
-        x[i] = before[i] + moves[i];
-    if (out != NULL)
+        after[i] = before[i] + moves[i];
+    memcpy(out, after, (size_t)count * sizeof(float));
+    if (increment != NULL)
         for (int i = 0; i < count; i++)
-            out[i] = (before[i] + moves[i]) - before[i];
+            increment[i] = after[i] - before[i];
 }
 
-KERNEL void apply(const uint8_t *difference, const f32 *steps, float weight, f32 *x, f32 *out,
-                  Py_ssize_t length)
+KERNEL void apply(const uint8_t *difference, const f32 *steps, float weight, const f32 *x, f32 *out,
+                  f32 *increment, Py_ssize_t length)
 {
     Py_ssize_t whole = length / BLOCK, rest = length % BLOCK;
     float moves[BLOCK];
     for (Py_ssize_t b = 0; b < whole + (rest != 0); b++) {
+        Py_ssize_t at = b * BLOCK;
         moves_of(difference + b * HALF, steps[b], weight, moves);
-        f32 *to = out == NULL ? NULL : out + b * BLOCK;
-        apply_block(x + b * BLOCK, to, moves, b < whole ? BLOCK : (int)rest);
+        f32 *to = increment == NULL ? NULL : increment + at;
+        if (b < whole)
+            apply_block(x + at, out + at, to, moves, BLOCK);
+        else
+            apply_block(x + at, out + at, to, moves, (int)rest);
     }
 }
 
@@ -300,18 +307,20 @@ KERNEL void progress(f32 *x, f32 *learner, const f32 *snapshot, Py_ssize_t lengt
         progress_block(x + at, learner + at, snapshot + at, movement, (int)(length - at));
 }
 
-INLINE void follow_block(f32 *x, const f32 *snapshot, f32 *movement, f32 *sizes, int count)
+INLINE void follow_block(const f32 *x, const f32 *snapshot, f32 *movement, f32 *sizes, int count)
 {
     *movement += largest(snapshot, x, count);
     *sizes = largest(snapshot, NULL, count);
-    memcpy(x, snapshot, (size_t)count * sizeof(float));
 }
 
-KERNEL void follow(f32 *x, const f32 *snapshot, Py_ssize_t length, f32 *movement, f32 *sizes)
+KERNEL void follow(const f32 *x, const f32 *snapshot, Py_ssize_t length, f32 *movement, f32 *sizes)
 {
     Py_ssize_t whole = length / BLOCK * BLOCK, at = 0;
-    for (; at < whole; at += BLOCK)
+    for (; at < whole; at += BLOCK) {
+        fetch_ahead(x + at);
+        fetch_ahead(snapshot + at);
         follow_block(x + at, snapshot + at, movement++, sizes++, BLOCK);
+    }
     if (at < length)
         follow_block(x + at, snapshot + at, movement, sizes, (int)(length - at));
 }
@@ -339,51 +348,65 @@ typedef struct {
     float alpha, gamma;
 } Nesterov;
 
-/* All but x and slow are of one block, and so are the sums that the step leaves. */
-INLINE bool step_block(f32 *x, f32 *slow, f32 *momentum, f32 *out, const float *moves, int count,
-                       Nesterov step, f32 *size, f32 *energy)
+/* What the step moves, and what it leaves: of one block, or of all. */
+typedef struct {
+    f32 *slow, *momentum, *sizes, *energies;
+} State;
+
+INLINE bool step_block(const f32 *x, const f32 *learner, State state, f32 *out, const float *moves,
+                       int count, Nesterov step)
 {
-    float before[BLOCK] = {0}, next[BLOCK] = {0};
-    memcpy(before, x, (size_t)count * sizeof(float));
+    float at[BLOCK] = {0}, slow[BLOCK] = {0}, speed[BLOCK] = {0}, known[BLOCK] = {0};
+    size_t bytes = (size_t)count * sizeof(float);
+    memcpy(at, x, bytes);
+    memcpy(slow, state.slow, bytes);
+    memcpy(speed, state.momentum, bytes);
+    memcpy(known, learner, bytes);
     for (int i = 0; i < count; i++) {
-        float moved = (moves == NULL ? before[i] : before[i] + moves[i]) - slow[i];
-        float speed = momentum[i] * step.alpha + moved;
-        next[i] = slow[i] + (moved + step.alpha * speed) * step.gamma;
-        momentum[i] = speed;
+        float moved = (moves == NULL ? at[i] : at[i] + moves[i]) - slow[i];
+        speed[i] = speed[i] * step.alpha + moved;
+        slow[i] += (moved + step.alpha * speed[i]) * step.gamma;
     }
-    memcpy(slow, next, (size_t)count * sizeof(float));
-    memcpy(x, next, (size_t)count * sizeof(float));
-    *size = largest(next, NULL, BLOCK);
-    *energy = energy_of(next);
+    memcpy(state.momentum, speed, bytes);
+    memcpy(state.slow, slow, bytes);
+    *state.sizes = largest(slow, NULL, BLOCK);
+    *state.energies = energy_of(slow);
+    if (out == NULL)
+        return false;
     uint32_t changed = 0;
-    if (out != NULL)
-        for (int i = 0; i < count; i++) {
-            float difference = next[i] - before[i];
-            out[i] = difference;
-            changed |= (uint32_t)(difference != 0.0f);
-        }
+    for (int i = 0; i < count; i++) {
+        known[i] = slow[i] - known[i];
+        changed |= (uint32_t)(known[i] != 0.0f);
+    }
+    if (count == BLOCK && ((uintptr_t)out & 15) == 0)
+        for (int i = 0; i < BLOCK; i += 4)
+            _mm_stream_ps((float *)out + i, _mm_loadu_ps(known + i));
+    else
+        memcpy(out, known, bytes);
     return changed != 0;
 }
 
-KERNEL bool outer_step(f32 *x, f32 *slow, f32 *momentum, Py_ssize_t length,
+KERNEL bool outer_step(const f32 *x, State state, const f32 *learner, Py_ssize_t length,
                        const uint8_t *difference, const f32 *steps, float weight, f32 *out,
-                       f32 *sizes, f32 *energies, Nesterov step)
+                       Nesterov step)
 {
     Py_ssize_t whole = length / BLOCK, rest = length % BLOCK;
     bool changed = false;
     float moves[BLOCK];
     for (Py_ssize_t b = 0; b < whole + (rest != 0); b++) {
         Py_ssize_t at = b * BLOCK;
+        State block = {state.slow + at, state.momentum + at, state.sizes + b, state.energies + b};
         f32 *to = out == NULL ? NULL : out + at;
+        fetch_ahead(x + at);
+        fetch_ahead(block.slow);
+        fetch_ahead(block.momentum);
         if (difference != NULL)
             moves_of(difference + b * HALF, steps[b], weight, moves);
         const float *taken = difference == NULL ? NULL : moves;
         if (b < whole)
-            changed |= step_block(x + at, slow + at, momentum + at, to, taken, BLOCK, step,
-                                  sizes + b, energies + b);
+            changed |= step_block(x + at, learner + at, block, to, taken, BLOCK, step);
         else
-            changed |= step_block(x + at, slow + at, momentum + at, to, taken, (int)rest, step,
-                                  sizes + b, energies + b);
+            changed |= step_block(x + at, learner + at, block, to, taken, (int)rest, step);
     }
     return changed;
 }
@@ -577,12 +600,12 @@ FUNCTION(decode_further)
 
 FUNCTION(apply)
 {
-    TAKE("Bfff", "rrwp", 1);
+    TAKE("Bffff", "rrrwp", 1);
     Py_ssize_t blocks = blocks_in(ITEMS(2));
-    NEED(ITEMS(0) == blocks * HALF && ITEMS(1) == blocks);
-    NEED(absent(&taken, 3) || ITEMS(3) == ITEMS(2));
-    SCALAR(weight, 4);
-    RUN(apply(BUFFER(0), BUFFER(1), weight, BUFFER(2), BUFFER(3), ITEMS(2)));
+    NEED(ITEMS(0) == blocks * HALF && ITEMS(1) == blocks && ITEMS(3) == ITEMS(2));
+    NEED(absent(&taken, 4) || ITEMS(4) == ITEMS(2));
+    SCALAR(weight, 5);
+    RUN(apply(BUFFER(0), BUFFER(1), weight, BUFFER(2), BUFFER(3), BUFFER(4), ITEMS(2)));
     return done(&taken, Py_NewRef(Py_None));
 }
 
@@ -613,7 +636,7 @@ FUNCTION(progress)
 
 FUNCTION(follow)
 {
-    TAKE("ffff", "wrww", 0);
+    TAKE("ffff", "rrww", 0);
     NEED(ITEMS(1) == ITEMS(0) && ITEMS(2) == blocks_in(ITEMS(0)) && ITEMS(3) == ITEMS(2));
     RUN(follow(BUFFER(0), BUFFER(1), ITEMS(0), BUFFER(2), BUFFER(3)));
     return done(&taken, Py_NewRef(Py_None));
@@ -621,24 +644,27 @@ FUNCTION(follow)
 
 FUNCTION(outer_step)
 {
-    TAKE("ffffBff", "wwwwoop", 1);
+    TAKE("fffffBff", "rwwowoop", 1);
     Py_ssize_t blocks = blocks_in(ITEMS(0));
-    NEED(ITEMS(1) == ITEMS(0) && ITEMS(2) == ITEMS(0) && ITEMS(3) == 2 * blocks);
-    NEED(absent(&taken, 4) == absent(&taken, 5));
-    NEED(absent(&taken, 4) || (ITEMS(4) == blocks * HALF && ITEMS(5) == blocks));
-    NEED(absent(&taken, 6) || ITEMS(6) == ITEMS(0));
+    NEED(ITEMS(1) == ITEMS(0) && ITEMS(2) == ITEMS(0) && ITEMS(4) == 2 * blocks);
+    NEED(absent(&taken, 3) || ITEMS(3) == ITEMS(0));
+    NEED(absent(&taken, 5) == absent(&taken, 6));
+    NEED(absent(&taken, 5) || (ITEMS(5) == blocks * HALF && ITEMS(6) == blocks));
+    NEED(absent(&taken, 7) || ITEMS(7) == ITEMS(0));
     float weight;
     Nesterov step;
-    if (!PyTuple_Check(args[7])) {
+    if (!PyTuple_Check(args[8])) {
         PyErr_SetString(PyExc_TypeError, "the numbers are no tuple");
         return done(&taken, NULL);
     }
-    if (!PyArg_ParseTuple(args[7], "fff", &weight, &step.alpha, &step.gamma))
+    if (!PyArg_ParseTuple(args[8], "fff", &weight, &step.alpha, &step.gamma))
         return done(&taken, NULL);
-    f32 *sums = BUFFER(3);
+    f32 *sums = BUFFER(4);
+    State state = {BUFFER(1), BUFFER(2), sums, sums + blocks};
+    const f32 *learner = absent(&taken, 3) ? BUFFER(0) : BUFFER(3);
     bool changed;
-    RUN(changed = outer_step(BUFFER(0), BUFFER(1), BUFFER(2), ITEMS(0), BUFFER(4), BUFFER(5),
-                             weight, BUFFER(6), sums, sums + blocks, step));
+    RUN(changed = outer_step(BUFFER(0), state, learner, ITEMS(0), BUFFER(5), BUFFER(6), weight,
+                             BUFFER(7), step));
     return done(&taken, PyBool_FromLong(changed));
 }
 
@@ -678,7 +704,7 @@ static PyMethodDef methods[] = {
 };
 
 /* Grows with every change of what a function takes or does; native.py has the same number. */
-enum { INTERFACE = 4 };
+enum { INTERFACE = 5 };
 
 static int set_up(PyObject *module)
 {

@@ -309,7 +309,7 @@ class Mod4:
     def apply(self, x: Floats, weights: Pair) -> None:
         split = self._side.parameters
         if moves := self.moves(weights[0]):
-            moves.add(x[:split])
+            moves.add(x[:split], x[:split])
         self._buffers.apply(x[split:], weights)
 
     def _has_read(self, layers: int) -> None:

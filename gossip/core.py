@@ -114,15 +114,18 @@ class Core(ABC):
         self.lineage = lineage
         self._measure()
 
-    def progress(self, snapshot: Floats, applied: bool) -> bool:
-        """Add the learner's progress; False if it was not finite and nothing changed."""
+    def progress(self, snapshot: Floats, applied: bool, lent: bool = False) -> bool:
+        """Add the learner's progress; False if it was not finite and nothing changed.
+
+        Memory that is ``lent`` is x's while ``replica.lent``: until the period is closed.
+        """
         assert not self.busy, "x is held while an exchange is open"
         parameters, buffers = self._screens
         without = self.replica.parameters == len(snapshot)  # any buffers: theirs never settles
         if not (parameters.settled and (without or buffers.settled)):
             for screen, moved in zip(self._screens, self.replica.moved(snapshot), strict=True):
                 screen.moved += moved
-        return self.replica.progress(snapshot, applied)
+        return self.replica.progress(snapshot, applied, lent=lent)
 
     def close_period(self, partners: int, out: Floats | None = None) -> bool:
         """The outer step; ``partners`` is how many there were to learn with, busy or not.

@@ -11,17 +11,16 @@ import numpy as np
 from covey.gossip.config import OuterStep
 from covey.gossip.kernels import chosen as kernels
 from covey.gossip.quantiser import Moves, blocks_in
-from covey.gossip.reference import LANES, Floats
+from covey.gossip.reference import LANES, Bytes, Floats
 
 _CHUNK = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What the outer step moves: x, phi and m, and what it leaves: ``sums``, of each block of x the
-    largest |x| and the sum of squares, shape (2, blocks)."""
+    """What the outer step moves: phi and m, and what it leaves: ``sums``, of each block of phi the
+    largest |phi| and the sum of squares, shape (2, blocks)."""
 
-    x: Floats
     slow: Floats
     momentum: Floats
     sums: Floats
@@ -37,9 +36,9 @@ class State:
         return energies
 
     @classmethod
-    def of(cls, x: Floats, slow: Floats, momentum: Floats) -> "State":
+    def of(cls, slow: Floats, momentum: Floats) -> "State":
         """Of these vectors, without the sums."""
-        return cls(x, slow, momentum, np.zeros((2, blocks_in(len(x))), np.float32))
+        return cls(slow, momentum, np.zeros((2, blocks_in(len(slow))), np.float32))
 
 
 def finite(vector: Floats) -> bool:
@@ -59,28 +58,39 @@ def progress(x: Floats, learner: Floats, snapshot: Floats, movement: Floats) -> 
 
 
 def follow(x: Floats, snapshot: Floats, movement: Floats, sizes: Floats) -> None:
-    """``progress`` of a learner that had x: x <- snapshot.  sizes, one element per block, <- the
-    largest |x|."""
+    """What a learner that had x, and has ``snapshot`` now, did: of each block, movement gains the
+    largest |snapshot - x|, and sizes <- the largest |snapshot|."""
     kernels.follow(x, snapshot, movement, sizes)
 
 
 def outer_step(
-    state: State, step: OuterStep, moves: Moves | None = None, increment: Floats | None = None
+    x: Floats,
+    state: State,
+    step: OuterStep,
+    moves: Moves | None = None,
+    increment: Floats | None = None,
+    learner: Floats | None = None,
 ) -> bool:
-    """x <- x + moves; then d <- x - phi; m <- alpha m + d; phi <- phi + gamma (d + alpha m);
-    x <- phi.  ``increment`` <- by how much all that moved x; whether there is one and it did.
+    """d <- x + moves - phi; m <- alpha m + d; phi <- phi + gamma (d + alpha m).
+
+    ``x`` may be phi, and is of no use afterwards.  ``increment`` <- phi - ``learner``, by default
+    the x that was given; whether there is one and it is not zero.
 
     DiLoCo's Nesterov step (Douillard et al. 2023, section 2) on what a period brought, exchanges
     included; see stability.py for why it is not NoLoCo's heavy-ball.  All in one pass: memory is
     what it costs.
     """
-    vectors = state.x, state.slow, state.momentum, state.sums
-    if moves is None:
-        return kernels.outer_step(*vectors, None, None, increment, (0.0, step.momentum, step.rate))
-    numbers = moves.weight, step.momentum, step.rate
-    with moves.deep_added(state.x, increment):
-        changed = kernels.outer_step(*vectors, moves.difference, moves.steps, increment, numbers)
-    return changed or (increment is not None and len(moves.rows) > 0)
+    codes: tuple[Bytes, Floats] | tuple[None, None] = (None, None)
+    numbers, deep = (0.0, step.momentum, step.rate), None
+    if moves is not None:
+        codes, numbers = (moves.difference, moves.steps), (moves.weight, *numbers[1:])
+        deep = moves.add_deep(x)
+    vectors = x, state.slow, state.momentum, learner, state.sums
+    changed = kernels.outer_step(*vectors, *codes, increment, numbers)
+    if deep is not None and increment is not None and learner is None:
+        deep.tell(state.slow, increment)
+        changed = True
+    return changed
 
 
 def subtract(a: Floats, b: Floats, out: Floats) -> bool:

@@ -183,8 +183,6 @@ class Pair(Core):
             return Outgoing(sender, unwilling)
         if self._crossing(sender):
             self._open = None  # the smaller id's proposal stands; ours to it is answered Busy
-            self._due -= 1
-            self._renew()
         until = now + self._patience.seconds + self.haul_s
         if isinstance(self._open, Accepter) and self._open.peer == sender:
             until = min(until, self._deadline)  # else it could hold us for ever
@@ -200,6 +198,7 @@ class Pair(Core):
             accept, scales, layer = opened.accept(propose, payload, self._rng.randbytes(16))
         except Unsupported as error:
             return Outgoing(sender, Refuse(propose.exchange, "codec", str(error)))
+        opened.belated = self.replica.outstanding
         self._hold(opened, now, until)
         self.heard(propose.lineage)
         return Outgoing(sender, accept, scales, self.of(opened, layer))
@@ -270,7 +269,7 @@ class Pair(Core):
             if self._due and (isinstance(opened, Proposer) or opened.peer not in self._called):
                 self._due -= 1
                 self._renew()
-            elif isinstance(opened, Accepter):
+            elif isinstance(opened, Accepter) and not opened.belated:
                 self._called.add(opened.peer)
         self._end(opened, reason, detail)
 

@@ -219,7 +219,8 @@ class Quantiser:
     def differences(self, rows: Indices) -> Floats:
         """The decoded difference of some blocks: float32, shape (rows, 64); zero where unsure."""
         out, steps = np.zeros((len(rows), BLOCK), np.float32), self.steps[rows]
-        kernels.apply(self._work.difference[rows], steps, out.reshape(-1), None, 1.0)
+        flat = out.reshape(-1)
+        kernels.apply(self._work.difference[rows], steps, flat, flat, None, 1.0)
         if len(self._rows):
             deep = np.isin(rows, self._rows)
             k = self._deep[np.searchsorted(self._rows, rows[deep])]
@@ -274,33 +275,51 @@ class Moves:
     rows: Indices
     deep: NDArray[np.int16]
 
-    def add(self, x: Floats, increment: Floats | None = None) -> None:
-        """Move x; ``increment`` <- by how much."""
-        with self.deep_added(x, increment):
-            kernels.apply(self.difference, self.steps, x, increment, self.weight)
+    def add(self, x: Floats, out: Floats, increment: Floats | None = None) -> None:
+        """out <- x moved, which may be x itself; ``increment`` <- by how much."""
+        deep = Deep.of(x, self.rows) if len(self.rows) else None
+        kernels.apply(self.difference, self.steps, x, out, increment, self.weight)
+        if deep is not None:
+            self._scatter_deep(deep, out)
+            if increment is not None:
+                deep.tell(out, increment)
 
     @property
     def many_deep(self) -> bool:
         """Whether ``rows`` are too many for an increment to be told on the way."""
         return len(self.rows) > _DEEP_MAX
 
-    def deep_added(
-        self, x: Floats, increment: Floats | None = None
-    ) -> AbstractContextManager[None]:
-        """Within, x has the part of ``rows``; then ``increment`` gets how far they moved in all."""
-        return self._deep_added(x, increment) if len(self.rows) else _NONE_DEEP
+    def add_deep(self, x: Floats) -> "Deep | None":
+        """Move ``rows`` of x, if there are any; what they were."""
+        if not len(self.rows):
+            return None
+        deep = Deep.of(x, self.rows)
+        self._scatter_deep(deep, x)
+        return deep
 
-    @contextmanager
-    def _deep_added(self, x: Floats, increment: Floats | None) -> Iterator[None]:
-        before = gathered(x, self.rows if increment is not None else self.rows[:0])
+    def _scatter_deep(self, before: "Deep", x: Floats) -> None:
         for first in range(0, len(self.rows), _PART):
-            rows = self.rows[first : first + _PART]
-            moves = self.deep[first : first + _PART] * self.steps[rows, None]
+            part = slice(first, first + _PART)
+            moves = self.deep[part] * self.steps[self.rows[part], None]
             moves *= np.float32(self.weight)
-            scatter(gathered(x, rows) + moves, rows, x)
-        yield
-        if increment is not None:
-            scatter(gathered(x, self.rows) - before, self.rows, increment)
+            moves += before.values[part]
+            scatter(moves, self.rows[part], x)
+
+
+@dataclass(frozen=True, slots=True)
+class Deep:
+    """The few blocks that further layers told of, as they were before they moved."""
+
+    rows: Indices
+    values: Floats
+
+    @classmethod
+    def of(cls, x: Floats, rows: Indices) -> "Deep":
+        return cls(rows, gathered(x, rows))
+
+    def tell(self, moved: Floats, increment: Floats) -> None:
+        """``increment`` <- how far they have moved."""
+        scatter(gathered(moved, self.rows) - self.values, self.rows, increment)
 
 
 def gathered(x: Floats, rows: Indices) -> Floats:

@@ -122,17 +122,22 @@ def decode_further(
 
 
 def apply(
-    difference: Bytes, steps: Floats, x: Floats, increment: Floats | None, weight: float
+    difference: Bytes,
+    steps: Floats,
+    x: Floats,
+    out: Floats,
+    increment: Floats | None,
+    weight: float,
 ) -> None:
-    """x <- x + weight (D k); increment <- by how much that moved it.
+    """out <- x + weight (D k), which may be x itself; increment <- by how much that is more.
 
     ``difference`` is as decode leaves it: shape (blocks, 32).
     """
     for rows, flat in _chunks(len(steps)):
         before = x[flat].copy()
-        x[flat] += _moves(difference[rows], steps[rows], weight, len(before))
+        np.add(before, _moves(difference[rows], steps[rows], weight, len(before)), out=out[flat])
         if increment is not None:
-            np.subtract(x[flat], before, out=increment[flat])
+            np.subtract(out[flat], before, out=increment[flat])
 
 
 def is_finite(vector: Floats) -> bool:
@@ -161,49 +166,49 @@ def progress(x: Floats, learner: Floats, snapshot: Floats, movement: Floats) -> 
 
 
 def follow(x: Floats, snapshot: Floats, movement: Floats, sizes: Floats) -> None:
-    """x <- snapshot; of each block, movement gains the largest |snapshot - x|, and sizes <- the
-    largest |snapshot|."""
+    """Of each block, movement gains the largest |snapshot - x|, and sizes <- the largest
+    |snapshot|."""
     for rows, flat in _chunks(len(movement)):
         most = np.empty(len(movement[rows]), np.float32)
         block_max(snapshot[flat], x[flat], most)
         movement[rows] += most
         block_max(snapshot[flat], None, sizes[rows])
-        x[flat] = snapshot[flat]
 
 
 def outer_step(
     x: Floats,
     slow: Floats,
     momentum: Floats,
+    learner: Floats | None,
     sums: Floats,
     difference: Bytes | None,
     steps: Floats | None,
     increment: Floats | None,
     numbers: tuple[float, float, float],
 ) -> bool:
-    """x <- x + weight (D k), if there is a difference; then
-    d <- x - slow; m <- alpha m + d; slow <- slow + gamma (d + alpha m); x <- slow.
+    """d <- x - slow, and weight (D k) more if there is a difference; m <- alpha m + d;
+    slow <- slow + gamma (d + alpha m).  x and learner may be slow itself.
 
-    increment <- by how much all that moved x; returns whether it did (False without one).
-    sums <- the largest |x| of each block, and its sum of squares: shape (2, blocks).  ``numbers``
-    are weight, alpha and gamma.
+    increment <- slow - learner, or slow - x without one; returns whether that is not zero (False
+    without an increment).  sums <- the largest |slow| of each block, and its sum of squares: shape
+    (2, blocks).  ``numbers`` are weight, alpha and gamma.
     """
     (weight, alpha, gamma), (sizes, energies), changed = numbers, sums, False
     for rows, flat in _chunks(len(sizes)):
-        before = x[flat].copy()
+        moved = x[flat].copy()
+        before = moved.copy() if learner is None else learner[flat].copy()
         if difference is not None and steps is not None:
-            x[flat] += _moves(difference[rows], steps[rows], weight, len(before))
-        moved = x[flat] - slow[flat]
+            moved += _moves(difference[rows], steps[rows], weight, len(moved))
+        moved -= slow[flat]
         momentum[flat] *= np.float32(alpha)
         momentum[flat] += moved
         moved += np.float32(alpha) * momentum[flat]
         moved *= np.float32(gamma)
         slow[flat] += moved
-        x[flat] = slow[flat]
-        block_max(x[flat], None, sizes[rows])
-        energies[rows] = _energies(_padded(x[flat], len(sizes[rows])))
+        block_max(slow[flat], None, sizes[rows])
+        energies[rows] = _energies(_padded(slow[flat], len(sizes[rows])))
         if increment is not None:
-            np.subtract(x[flat], before, out=increment[flat])
+            np.subtract(slow[flat], before, out=increment[flat])
             changed = changed or bool(increment[flat].any())
     return changed
 

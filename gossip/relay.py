@@ -114,11 +114,11 @@ class Relay(Core):
     def busy(self) -> bool:
         return self._asking is not None
 
-    def progress(self, snapshot: Floats, applied: bool) -> bool:
+    def progress(self, snapshot: Floats, applied: bool, lent: bool = False) -> bool:
         """Only the holder's counts, from where its learner has been given the model."""
         assert not self.busy, "x is held while an exchange is open"
         counts = self.role is Role.HOLDING and self.replica.trains_on(applied)
-        self._progressed = self.replica.progress(snapshot, applied, counts)
+        self._progressed = self.replica.progress(snapshot, applied, counts, lent)
         if counts and self._progressed:
             self._trained = True
             self.lineage = lineages.older(self.lineage)

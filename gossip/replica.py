@@ -39,24 +39,29 @@ class Saved:
 class Replica:
     """Vectors of one layout, and the operations that move them.
 
-    Memory is what they cost, so each passes once where it can.  An exchange's moves wait for what
-    is done to x next.  What the learner has is kept only when it is not told by x: mostly it has x,
-    or x without the increment that it has yet to apply.
+    Memory is what they cost, so each passes once where it can, and x is where it need not be
+    copied to: at home, which is where the last outer step left it; in the memory of the learner's
+    snapshot, if that was lent; or in a room of its own, once it has moved on from either.  An
+    exchange's moves wait for what is done to x next.  What the learner has is kept only when it is
+    not told by x: mostly it has x, or x without the increment that it has yet to apply.
     """
 
     def __init__(self, layout: Layout) -> None:
         blocks = blocks_in(layout.parameters)
         self.size = layout.size
         self.parameters = split = layout.parameters
-        self.slow: Floats = np.zeros(split, np.float32)
+        self._home: Floats = np.zeros(layout.size, np.float32)  # slow, and x's buffers
+        self._room: Floats | None = None  # made when x first leaves
+        self.slow: Floats = self._home[:split]
         self.momentum: Floats = np.zeros(split, np.float32)
-        self._x: Floats = np.zeros(layout.size, np.float32)
-        self._state = mixing.State.of(self._x[:split], self.slow, self.momentum)
+        self._state = mixing.State.of(self.slow, self.momentum)
         self._sized = self._summed = False  # whether the state's sizes and energies are of x
-        self._view = self._x.view()
-        self._view.flags.writeable = False
+        self.lent = False  # the last snapshot's memory is in use
+        self._x = self._view = self._home
+        self._go(self._home)
         self._moves: Moves | None = None  # of an exchange, to be added to x's parameters
         self._known: Floats | None = None  # the learner's parameters, if x does not tell them
+        self._shared = False  # those are in memory of x's, which will move
         self._buffers: Floats = np.zeros(layout.size - split, np.float32)  # the learner's
         self._unapplied: Floats | None = None  # an increment the learner has yet to apply
         self._there = False  # nothing but that increment lies between the learner and x
@@ -75,8 +80,7 @@ class Replica:
 
     def moving(self) -> Floats:
         """x, to be written by the caller."""
-        self._add_moves()
-        self._leave()
+        self._leave(self._taken_moves())
         return self._x
 
     @property
@@ -92,7 +96,8 @@ class Replica:
 
     def restore(self, saved: Saved) -> None:
         """Begin, or go on from a checkpoint.  The arrays are copied; no history is kept."""
-        self._jump(saved.x)
+        at_home = np.array_equal(saved.x[: self.parameters], saved.slow)
+        self._jump(saved.x, self._home if at_home else self._own_room())
         np.copyto(self.slow, saved.slow)
         np.copyto(self.momentum, saved.momentum)
         self._movement.fill(0)
@@ -102,14 +107,14 @@ class Replica:
     def learner_has(self, vector: Floats) -> None:
         """The learner was given, or said it holds, exactly ``vector``, which may be x."""
         split, self._there = self.parameters, vector is self._view
-        self._known = None if self._there else vector[:split].copy()
+        self._known, self._shared = None if self._there else vector[:split].copy(), False
         np.copyto(self._buffers, vector[split:])
         self._unapplied = None
         self._apart, self._joins = _THERE, False
 
     def replace(self, vector: Floats) -> None:
         """Go on from another model, which the learner has yet to be given by an increment."""
-        self._jump(vector)
+        self._jump(vector, self._home)
         self.rest()
 
     def trains_on(self, applied: bool) -> bool:
@@ -123,17 +128,20 @@ class Replica:
     def moved(self, snapshot: Floats) -> tuple[float, float]:
         """How far the learner went since its last snapshot: parameters, buffers."""
         split = self.parameters
-        known = self._state.x if self._follows else self._tell_apart()
+        known = self._x[:split] if self._follows else self._tell_apart()
         return mixing.norm(snapshot[:split], known), mixing.norm(snapshot[split:], self._buffers)
 
-    def progress(self, snapshot: Floats, applied: bool, counts: bool = True) -> bool:
+    def progress(
+        self, snapshot: Floats, applied: bool, counts: bool = True, lent: bool = False
+    ) -> bool:
         """Add what the learner did since its last snapshot; whether it was finite.
 
         ``applied``: the outstanding increment is already part of ``snapshot``.  A snapshot that is
-        not finite changes nothing; of one that does not count only the place is noted.
+        not finite changes nothing; of one that does not count only the place is noted.  Memory that
+        is ``lent`` is written, and must not be by others while ``self.lent``.
         """
-        if counts and self._stepped:
-            return self._follow(snapshot)
+        if counts and self._follows:
+            return self._follow(snapshot, lent)
         if not mixing.finite(snapshot):
             return False
         if applied:
@@ -147,29 +155,31 @@ class Replica:
             np.copyto(self._buffers, snapshot[split:])
         return True
 
-    def _follow(self, snapshot: Floats) -> bool:
-        """``progress`` from where the outer step left both: what is not finite is found on the way
-        and taken back, which spares a pass."""
-        split, state = self.parameters, self._state
-        mixing.follow(state.x, snapshot[:split], self._movement, state.sizes)
+    def _follow(self, snapshot: Floats, lent: bool) -> bool:
+        """``progress`` of a learner that had x: the snapshot is the new one."""
+        split, sizes = self.parameters, self._state.sizes
+        mixing.follow(self._x[:split], snapshot[:split], self._movement, sizes)
         self._sized, self._summed = True, False
-        if not (np.isfinite(state.sizes).all() and mixing.finite(snapshot[split:])):
-            np.copyto(state.x, self.slow)
+        if not (np.isfinite(sizes).all() and mixing.finite(snapshot[split:])):
             self._movement.fill(0)
             self._sized = False
             return False
         self._take_buffers(snapshot)
+        buffers = self._x[split:].copy()
+        if lent:
+            self._go(snapshot)
+        else:
+            self._go(self._own_room())
+            np.copyto(self._x[:split], snapshot[:split])
+        np.copyto(self._x[split:], buffers)
+        self.lent = lent
         return True
 
     def _progress(self, snapshot: Floats) -> None:
-        split, state = self.parameters, self._state
-        self._add_moves()
-        if self._follows:
-            mixing.follow(state.x, snapshot[:split], self._movement, state.sizes)
-            self._sized, self._summed = True, False
-        else:
-            self._leave()
-            mixing.progress(state.x, self._tell_apart(), snapshot[:split], self._movement)
+        split = self.parameters
+        known = self._tell_apart()
+        self._leave(self._taken_moves())
+        mixing.progress(self._x[:split], known, snapshot[:split], self._movement)
         self._take_buffers(snapshot)
 
     def _take_buffers(self, snapshot: Floats) -> None:
@@ -186,7 +196,8 @@ class Replica:
         if self._there:
             self._known = None
         elif self._known is not None:
-            self._known += self._unapplied[:split]
+            known = self._tell_apart()
+            known += self._unapplied[:split]
         self._unapplied = None
         self._apart = max(self._apart - self._joins, _THERE)
         self._joins = False
@@ -197,14 +208,11 @@ class Replica:
         False if there is nothing to hand over.  Only one increment may be outstanding.
         """
         assert self._unapplied is None, "the last increment is not applied yet"
-        parameters, x = out[: self.parameters], self._state.x
-        moves, changed = self._moves, True
+        parameters, changed = out[: self.parameters], True
         if self._known is not None:
-            self._add_moves()
-            changed = mixing.subtract(x, self._known, parameters)
-        elif moves is not None:
-            self._moves, self._sized, self._summed = None, False, False
-            moves.add(x, parameters)
+            changed = mixing.subtract(self.x[: self.parameters], self._known, parameters)
+        elif self._moves is not None:
+            self._move(self._taken_moves(), parameters)
         else:
             parameters.fill(0)
             changed = False
@@ -237,54 +245,109 @@ class Replica:
             self._moves = moves
 
     def outer_step(self, step: OuterStep, out: Floats | None = None) -> bool:
-        """Close a period, and write x - learner into ``out``, if that takes no further pass.
+        """Close a period, and write x - learner into ``out``, unless one is outstanding.
 
         Whether it did, and it is now an increment as by ``increment``.
         """
-        if not self._follows:
+        if self._unapplied is not None:
             out = None
-        if out is None:
-            self._leave()
-        moves, self._moves = self._moves, None
-        increment = None if out is None else out[: self.parameters]
-        changed = mixing.outer_step(self._state, step, moves, increment)
+        if out is None or self._apart == _ELSEWHERE:
+            self._tell_apart()  # else the step itself tells what the learner will have
+            self._there = False
+        moves, split = self._taken_moves(), self.parameters
+        if moves is not None and len(moves.rows) and self._x is self._home:
+            self._leave(moves)
+            moves = None
+        x, parameters = self._x[:split], None if out is None else out[:split]
+        changed = mixing.outer_step(x, self._state, step, moves, parameters, self._known)
+        self._return()
         self._sized = self._summed = True
-        self._movement.fill(0)
-        return out is not None and self._hand_over(out, changed)
+        if out is None or not self._hand_over(out, changed):
+            return False
+        if self._there:
+            self._known = None
+        return True
 
     def rest(self) -> None:
         """Close a period with nobody to learn from: a lone node trains plainly, no momentum."""
-        np.copyto(self.slow, self.x[: self.parameters])
+        self._add_moves()
+        if self._x is not self._home:
+            if self._known is not None:
+                self._tell_apart()
+            np.copyto(self.slow, self._x[: self.parameters])
+        self._return()
         self.momentum.fill(0)
+
+    def _jump(self, vector: Floats, place: Floats) -> None:
+        """x is ``vector``, at ``place``."""
+        self._tell_apart()
+        self._moves, self._there = None, False
+        np.copyto(place, vector)
+        self._go(place)
+        self.lent = self._sized = self._summed = False
+        self._apart, self._joins = _ELSEWHERE, False
+
+    def _return(self) -> None:
+        """x is slow now: have it at home."""
+        if self._x is not self._home:
+            split = self.parameters
+            np.copyto(self._home[split:], self._x[split:])
+            self._go(self._home)
+        self.lent = False
         self._movement.fill(0)
 
-    def _jump(self, vector: Floats) -> None:
-        np.copyto(self.moving(), vector)
-        self._apart, self._joins = _ELSEWHERE, False
+    def _go(self, place: Floats) -> None:
+        """``place`` is x from here on."""
+        self._x, self._view = place, place.view()
+        self._view.flags.writeable = False
+
+    def _own_room(self) -> Floats:
+        """Memory for x that is nobody else's; kept, as fresh memory costs more than arithmetic."""
+        if self._room is None:
+            self._room = np.empty(self.size, np.float32)
+        return self._room
+
+    def _taken_moves(self) -> Moves | None:
+        moves, self._moves = self._moves, None
+        return moves
 
     def _add_moves(self) -> None:
         """Have the last exchange's moves in x."""
         if self._moves is not None:
-            self._leave()
-            moves, self._moves = self._moves, None
-            moves.add(self._state.x)
+            self._leave(self._taken_moves())
+
+    def _leave(self, moves: Moves | None = None) -> None:
+        """x goes on without the learner, to its own room, and by ``moves``."""
+        if self._follows and self._x is not self._room:
+            self._known, self._shared = self._x[: self.parameters], True
+        elif self._known is None:
+            self._tell_apart()
+        self._there = False
+        self._move(moves)
+
+    def _move(self, moves: Moves | None, increment: Floats | None = None) -> None:
+        """x goes to its own room, and by ``moves``; ``increment`` <- by how much."""
+        split, before, room = self.parameters, self._x, self._own_room()
+        if moves is not None:
+            moves.add(before[:split], room[:split], increment)
+        elif before is not room:
+            np.copyto(room[:split], before[:split])
+        np.copyto(room[split:], before[split:])
+        self._go(room)
+        self._sized = self._summed = False
 
     @property
     def _follows(self) -> bool:
-        """Whether the learner has just what x is."""
+        """Whether the learner has just what x is, but for an exchange's moves."""
         return self._known is None and self._unapplied is None
-
-    @property
-    def _stepped(self) -> bool:
-        """Whether nothing has happened since an outer step which the learner has heard of."""
-        return self._summed and self._follows and self._moves is None
 
     def _reckoned(self) -> Floats:
         """The learner's parameters, as x tells them."""
+        split = self.parameters
         if self._unapplied is None:
-            return self._state.x.copy()
-        known = np.empty_like(self._state.x)
-        mixing.subtract(self._state.x, self._unapplied[: self.parameters], known)
+            return self._x[:split].copy()
+        known = np.empty(split, np.float32)
+        mixing.subtract(self._x[:split], self._unapplied[:split], known)
         return known
 
     def _tell_apart(self) -> Floats:
@@ -292,19 +355,17 @@ class Replica:
         made anew each time, as that is seldom, and a model's size in memory costs always."""
         if self._known is None:
             self._known = self._reckoned()
+        elif self._shared:
+            self._known = self._known.copy()
+        self._shared = False
         return self._known
-
-    def _leave(self) -> None:
-        """x is about to move on without the learner."""
-        self._tell_apart()
-        self._there = self._sized = self._summed = False
 
     def sizes(self) -> Floats:
         """Largest |x| of each block."""
         self._add_moves()
         if not self._sized:
             self._sized = True
-            np.copyto(self._state.sizes, block_max(self._state.x))
+            np.copyto(self._state.sizes, block_max(self._x[: self.parameters]))
         return self._state.sizes
 
     def lengths(self) -> Pair:
@@ -313,7 +374,7 @@ class Replica:
         self._add_moves()
         squares = float(np.sum(state.energies, dtype=np.float64)) if self._summed else inf
         exact = _SUM_LEAST < squares < inf  # of float32 squares, which overflow and vanish
-        parameters = sqrt(squares) if exact else mixing.norm(state.x)
+        parameters = sqrt(squares) if exact else mixing.norm(self._x[:split])
         return parameters, mixing.norm(self._x[split:])
 
     def movement(self) -> Floats:

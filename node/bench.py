@@ -117,7 +117,7 @@ def arithmetic(parameters: int) -> Arithmetic:
     layer = bytes(theirs.write())
     mine.write()
     mine.read(layer)
-    state = mixing.State.of(x.copy(), x.copy(), np.zeros_like(x))
+    state = mixing.State.of(x.copy(), np.zeros_like(x))
     movement, increment = np.zeros_like(scales), np.zeros_like(x)
 
     def encode() -> None:
@@ -133,9 +133,8 @@ def arithmetic(parameters: int) -> Arithmetic:
         fresh.distances()
 
     def rest() -> None:
-        mixing.finite(y)
-        mixing.follow(state.x, y, movement, state.sizes)
-        mixing.outer_step(state, OuterStep(), mine.moves(0.5), increment)
+        mixing.follow(state.slow, y, movement, state.sizes)
+        mixing.outer_step(y, state, OuterStep(), mine.moves(0.5), increment)
 
     share = parameters / length
     encode_s = seconds(encode)

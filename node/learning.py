@@ -213,19 +213,20 @@ class Learning:
             await attachment.pace(pace_s(time.monotonic() - started))
 
     async def _take(self, attachment: Attachment) -> None:
-        """x takes the snapshot's progress in; the learner may then write the next one."""
+        """x takes the snapshot's progress in, and mostly the snapshot itself, until ``_close``."""
         applied = self._waiting
         assert applied is not None
 
         def take() -> bool:
-            return self._core.progress(attachment.snapshot, applied >= self._prepared)
+            return self._core.progress(attachment.snapshot, applied >= self._prepared, lent=True)
 
         finite = await self.runner.run_idle(take)
         self._waiting = None
         if self._applied_later:
             self._applied_later = False
             await self.applied(attachment)
-        await attachment.consumed()
+        if not self._core.replica.lent:
+            await attachment.consumed()
         if not finite:
             self._events.emit("train.error", step=attachment.step, why="the model is not finite")
             self.reason = "the learner's parameters are not finite; its progress is not shared"
@@ -245,8 +246,11 @@ class Learning:
                 return made
 
             self._moved = False  # an exchange may move x again before we hear that it is closed
+            lent = self._core.replica.lent
             made = await self.runner.run_idle(close)
             self.moves += 1
+            if lent:
+                await attachment.consumed()
             if made:
                 await self._publish(attachment)
             else:

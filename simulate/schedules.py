@@ -180,7 +180,7 @@ def _linear(step: OuterStep) -> Doubles:
     """The outer step as a matrix: (phi, m) after it from (phi, m, d) before, d what a period
     brought.  Read off the code that takes it."""
     phi, momentum = (np.array(row, np.float32) for row in ((1, 0, 0), (0, 1, 0)))
-    mixing.outer_step(mixing.State.of(phi + np.array((0, 0, 1), np.float32), phi, momentum), step)
+    mixing.outer_step(phi + np.array((0, 0, 1), np.float32), mixing.State.of(phi, momentum), step)
     return np.stack([phi, momentum]).astype(np.float64)
 
 

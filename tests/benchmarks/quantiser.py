@@ -53,7 +53,9 @@ def operations(parameters: int, kernels: ModuleType) -> dict[str, Callable[[], o
     difference, doubtful = np.empty((blocks, HALF), np.uint8), np.empty(blocks, np.bool_)
     energy, peak = np.empty(blocks, np.int32), np.empty(blocks, np.int16)
     history, most = np.tile(scales, (9, 1)), np.empty_like(scales)
-    state, numbers = (z, x.copy(), momentum, np.stack([most, most])), (0.5, 0.45, 0.7)
+    room = np.empty_like(x)
+    stepped = z, x.copy(), momentum, None, np.stack([most, most])
+    numbers = (0.5, 0.45, 0.7)
     kernels.encode(x, inverse, starts, mine, 0)
     kernels.encode(y, inverse, starts, theirs, 0)
     told = difference, energy, peak, doubtful
@@ -61,14 +63,14 @@ def operations(parameters: int, kernels: ModuleType) -> dict[str, Callable[[], o
         "largest of each block": lambda: kernels.block_max(x, None, most),
         "encode": lambda: kernels.encode(x, inverse, starts, mine, 0),
         "decode, energy, largest": lambda: kernels.decode(mine, theirs, *told),
-        "apply": lambda: kernels.apply(difference, scales, z, None, 0.5),
+        "apply": lambda: kernels.apply(difference, scales, z, z, None, 0.5),
         "typical scales": lambda: kernels.median(history, most),
         "finite": lambda: kernels.is_finite(x),
         "progress": lambda: kernels.progress(z, y, x, most),
         "progress of one that has x": lambda: kernels.follow(z, x, most, most),
-        "outer step": lambda: kernels.outer_step(*state, None, None, None, numbers),
+        "outer step": lambda: kernels.outer_step(*stepped, None, None, None, numbers),
         "mix, outer step, increment": lambda: kernels.outer_step(
-            *state, difference, scales, y.copy(), numbers
+            *stepped, difference, scales, room, numbers
         ),
         "increment": lambda: kernels.subtract(x, y, z),
         "norm": lambda: kernels.squares(x, None, lanes),

@@ -134,17 +134,19 @@ def moved(rng: Rng, length: int) -> Arrays:
     """Arguments of apply."""
     blocks = blocks_in(length)
     difference = rng.integers(0, 256, (blocks, HALF), np.uint8)
-    steps, increment = np.abs(anything(rng, blocks)), np.zeros(length, np.float32)
+    steps, (out, increment) = np.abs(anything(rng, blocks)), np.zeros((2, length), np.float32)
     wanted = increment if rng.random() < 0.5 else None
-    return [difference, steps, anything(rng, length), wanted, float(rng.choice([1.0, 0.5, 0.35]))]
+    weight = float(rng.choice([1.0, 0.5, 0.35]))
+    return [difference, steps, anything(rng, length), out, wanted, weight]
 
 
 def stepped(rng: Rng, length: int) -> Arrays:
     """Arguments of outer_step."""
-    difference, steps, _, increment, weight = moved(rng, length)
+    difference, steps, learner, _, increment, weight = moved(rng, length)
     taken = [difference, steps] if rng.random() < 0.5 else [None, None]
+    known = learner if rng.random() < 0.5 else None
     sums = np.ones((2, blocks_in(length)), np.float32)
-    return [*vectors(3)(rng, length), sums, *taken, increment, (weight, 0.45, 0.7)]
+    return [*vectors(3)(rng, length), known, sums, *taken, increment, (weight, 0.45, 0.7)]
 
 
 def vectors(count: int) -> Callable[[Rng, int], Arrays]:
@@ -204,12 +206,12 @@ WRITTEN = {  # the places of the arguments that a function writes
     "encode": (3,),
     "decode": (2, 3, 4, 5),
     "decode_further": (4, 5),
-    "apply": (2,),
+    "apply": (3,),
     "is_finite": (),
     "add_difference": (0,),
     "progress": (0, 1, 3),
-    "follow": (0, 2, 3),
-    "outer_step": (0, 1, 2, 3),
+    "follow": (2, 3),
+    "outer_step": (1, 2, 4),
     "subtract": (2,),
     "squares": (2,),
     "median": (1,),

@@ -124,7 +124,7 @@ def test_an_exchange_is_the_same_with_either(
             a.read(layer, out[-1])
             b.read(layer, out[-2])
         moved = x.copy()
-        a.moves(0.5).add(moved)
+        a.moves(0.5).add(moved, moved)
         return *out, moved.tobytes(), a.largest().tobytes(), a.distance().hex().encode()
 
     with pytest.MonkeyPatch.context() as patch:

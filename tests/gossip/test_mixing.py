@@ -53,11 +53,9 @@ def test_the_outer_step_is_nesterovs(length: int) -> None:
     wide = [v.astype(np.float64) for v in (x, slow, momentum)]
     moved = wide[0] - wide[1]
     expected_momentum = 0.9 * wide[2] + moved
-    mixing.outer_step(State.of(x, slow, momentum), step)
+    mixing.outer_step(x, State.of(slow, momentum), step)
     assert np.allclose(momentum, expected_momentum, rtol=0, atol=2e-6)
     assert np.allclose(slow, wide[1] + 0.7 * (moved + 0.9 * expected_momentum), rtol=0, atol=5e-6)
-    assert np.array_equal(x, slow)
-    assert x is not slow
 
 
 def test_outer_steps_are_torchs_nesterov_sgd() -> None:
@@ -73,7 +71,8 @@ def test_outer_steps_are_torchs_nesterov_sgd() -> None:
     for _ in range(50):
         movement = rng.normal(size=100).astype(np.float32)
         x += movement
-        mixing.outer_step(State.of(x, slow, momentum), step)
+        mixing.outer_step(x, State.of(slow, momentum), step)
+        np.copyto(x, slow)
         parameter.grad = torch.from_numpy(-movement)
         outer.step()
     assert np.allclose(x, parameter.detach().numpy(), rtol=1e-4, atol=1e-4)

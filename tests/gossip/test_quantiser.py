@@ -76,7 +76,7 @@ def quantised(x: Floats, side: Quantiser, seed: int) -> NDArray[np.int64]:
 def decoded(side: Quantiser) -> Floats:
     """The whole difference as it would be applied with weight 1, padding included."""
     out = np.zeros(len(side.steps) * BLOCK, np.float32)
-    side.moves(1.0).add(out)
+    side.moves(1.0).add(out, out)
     return out
 
 
@@ -105,8 +105,8 @@ def exchanged(case: Case) -> tuple[Quantiser, Quantiser]:
 def test_both_sides_find_exactly_opposite_differences(case: Case, weight: float) -> None:
     a, b = exchanged(case)
     out_a, out_b = np.zeros_like(case.x), np.zeros_like(case.x)
-    a.moves(weight).add(out_a)
-    b.moves(weight).add(out_b)
+    a.moves(weight).add(out_a, out_a)
+    b.moves(weight).add(out_b, out_b)
     assert np.isfinite(out_a).all()
     assert np.array_equal(out_a, -out_b)
     assert a.distance() == b.distance()
@@ -314,7 +314,7 @@ def test_a_quantiser_with_a_workspace_takes_no_memory_per_element() -> None:
         piece = slice(first * 33, (first + 128) * 33)
         side.write_part(first, first + 128)
         side.read_part(first, first + 128, memoryview(theirs)[piece])
-    side.moves(0.5).add(x)
+    side.moves(0.5).add(x, x)
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert most < len(x)
@@ -371,7 +371,7 @@ def test_distance_largest_and_apply_agree(case: Case) -> None:
     assert np.array_equal(a.largest(), largest)
     moved = case.x.copy()
     with np.errstate(over="ignore"):
-        a.moves(0.5).add(moved)
+        a.moves(0.5).add(moved, moved)
         halved = np.float32(0.5) * decoded(a)[: len(moved)]
         assert np.array_equal(moved, case.x + halved)
 

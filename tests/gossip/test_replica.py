@@ -80,7 +80,7 @@ def test_nor_does_one_after_an_outer_step(bad: float, place: int) -> None:
         assert each.progress(vector(0) + vector(1), applied=True)
         assert each.outer_step(OuterStep(), area)
         each.applied()
-    assert made._stepped
+    assert made._follows
     snapshot = made.learner + vector(2)
     wrong = snapshot.copy()
     wrong[place] = bad
@@ -197,12 +197,18 @@ def test_what_passes_once_is_what_passes_each_for_itself(seed: int) -> None:
     made = replica()
     plain, live = Plain(made.x), made.x.copy()
     area, pending, told = np.zeros_like(live), False, True  # told: nothing is outstanding
+    slot, lends = np.empty_like(live), rng.random() < 0.7
     for turn in range(30):
         action = rng.randrange(6)
+        if not made.lent:
+            slot.fill(np.nan)  # the learner may write there again
         if action == 0:
             live += vector(turn) * np.float32(0.01)
         elif action == 1:
-            assert made.progress(live.copy(), applied=not pending)
+            lent = lends and not made.lent
+            place = slot if lent else np.empty_like(live)
+            np.copyto(place, live)
+            assert made.progress(place, applied=not pending, lent=lent)
             plain.progress(live)
             told = told or not pending
         elif action == 2:
@@ -261,6 +267,31 @@ def test_in_step_with_its_learner_a_replica_keeps_no_second_model() -> None:
         assert made.outer_step(OuterStep(), area)
         live += area
         assert np.allclose(live, made.x, atol=1e-5)
+
+
+def test_a_lent_snapshot_is_x_until_the_period_closes() -> None:
+    made, area, slot = replica(), np.empty(LAYOUT.size, np.float32), vector(1)
+    assert made.progress(slot, applied=True, lent=True)
+    assert made.lent
+    assert np.shares_memory(made.x, slot)
+    made.mix(difference(made.x, 3)[0], (0.5, 0.5))
+    assert made.outer_step(OuterStep(), area)
+    assert not made.lent
+    after = made.x.copy()
+    slot.fill(np.nan)
+    assert np.array_equal(made.x, after)
+    made.applied()
+    np.copyto(slot, after)
+    slot[0] = np.inf
+    assert not made.progress(slot, applied=True, lent=True)
+    assert not made.lent, "what is not finite is not kept"
+    assert np.array_equal(made.x, after)
+    slot[0] = after[0]
+    assert made.progress(slot, applied=True, lent=True)
+    made.rest()
+    assert not made.lent
+    slot.fill(np.nan)
+    assert np.array_equal(made.x, after)
 
 
 def test_a_second_model_is_let_go_of_when_they_are_level_again() -> None:

@@ -198,7 +198,7 @@ def _vectors(
     def follow() -> float:
         close()  # which the learner has heard of
         begin = time.perf_counter()
-        assert replica.progress(vector, True)
+        assert replica.progress(vector, True, lent=True)
         return time.perf_counter() - begin
 
     decode_s = statistics.median(decode() for _ in range(repeats))

@@ -59,8 +59,9 @@ class Swarm:
 
     def round(self) -> float:
         """All hand over at once; seconds until the last has its increment."""
+        filled = together(self.learners, "fill")
         answers = together(self.learners, "round")
-        self._learners_s += sum(answer["cpu"] for answer in answers)
+        self._learners_s += sum(answer["cpu"] for answer in (*filled, *answers))
         time.sleep(_PAUSE_S)
         self._rounds += 1
         return elapsed_s(answers)

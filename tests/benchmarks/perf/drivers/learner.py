@@ -1,7 +1,8 @@
 """A learner that hands over as fast as its node takes: each line on standard input is an order.
 
-``round``: take one step, hand over, wait for the increment that answers it.  ``free SECONDS``: that
-without a break; ``periods SECONDS COUNT``: that, each so long.  No training: a step adds noise as
+``fill``: take one step and have a snapshot of it, which is not handed over yet, so that all can at
+once.  ``round``: hand it over, wait for the increment that answers it.  ``free SECONDS``: both
+without a break; ``periods SECONDS COUNT``: both, each so long.  No training: a step adds noise as
 large as what training does between exchanges.
 """
 
@@ -36,17 +37,24 @@ class Rounds:
         noise = min(NOISE, len(vector))
         self._noise = rng.standard_normal(noise, dtype=np.float32) * np.float32(0.001)
 
-    def round(self) -> dict[str, float]:
-        """When the snapshot was ready, and when the increment, in seconds, monotonic; and the
-        processor time of handing over and taking in, which the noise is no part of."""
+    def fill(self) -> dict[str, float]:
+        """The processor time of the snapshot, which the noise is no part of."""
         self._train()
         before = time.process_time()
-        self._publish()
-        start = time.monotonic()
+        while (slot := self._session.slot) is None:
+            self._wait()
+        np.copyto(slot, self.vector)
+        return {"cpu": time.process_time() - before}
+
+    def round(self) -> dict[str, float]:
+        """When the snapshot was handed over, and when the increment was there, in seconds,
+        monotonic; and the processor time of both and of taking it in."""
+        before, start = time.process_time(), time.monotonic()
+        self._hand_over()
         while (increment := self._flock.poll()) is None:
             if self._session._pace_s is not None:  # the period has ended without an exchange
-                self._train()
-                self._publish()
+                self.fill()
+                self._hand_over()
             self._wait()
         end = time.monotonic()
         self.vector += increment
@@ -70,9 +78,9 @@ class Rounds:
             part = self.vector[start : start + len(self._noise)]
             part += self._noise[: len(part)]
 
-    def _publish(self) -> None:
-        while not self._flock.publish(self.vector):
-            self._wait()
+    def _hand_over(self) -> None:
+        self._session.steps += 1
+        self._session.hand_over()
         self._session._pace_s = None  # comes again when the period ends
 
     def _wait(self) -> None:
@@ -95,16 +103,18 @@ def main(given: argparse.Namespace) -> None:
 
 def obey(rounds: Rounds, order: str, numbers: Sequence[float]) -> dict[str, float]:
     """Do what one line asks for, and tell of it."""
-    if order == "round":
-        return rounds.round()
+    if order in ("fill", "round"):
+        return rounds.fill() if order == "fill" else rounds.round()
     begin, count = time.monotonic(), 0
     if order == "free":
         while time.monotonic() < begin + numbers[0]:
+            rounds.fill()
             rounds.round()
             count += 1
     else:
         assert order == "periods", order
         while count < numbers[1]:
+            rounds.fill()
             rounds.round()
             count += 1
             rounds.follow(begin + count * numbers[0] - time.monotonic())
