@@ -39,6 +39,7 @@ typedef double UNALIGNED f64;
 typedef uint32_t UNALIGNED u32;
 typedef int32_t UNALIGNED i32;
 typedef int16_t UNALIGNED i16;
+typedef uint16_t UNALIGNED u16;
 
 static const uint32_t WEYL = 2654435769u;
 static const int8_t CHECK_WEIGHTS[BLOCK] = {
@@ -81,13 +82,18 @@ INLINE void encode_block(const f32 *x, float inverse, uint32_t start, int shift,
     out[HALF] = (uint8_t)check;
 }
 
+/* Asks for a block, which may be past the end: that is no access. */
+INLINE void fetch(const f32 *x)
+{
+    for (int line = 0; line < 4; line++)
+        __builtin_prefetch((const void *)((uintptr_t)x + (uintptr_t)line * 64));
+}
+
 /* Asks for the block 16 further on.  Of its own accord the processor asks too late while so much is
  * computed on each element: a quarter of the time went by waiting. */
 INLINE void fetch_ahead(const f32 *x)
 {
-    uintptr_t ahead = (uintptr_t)x + 16 * BLOCK * sizeof(float); /* may be past the end: no access */
-    for (int line = 0; line < 4; line++)
-        __builtin_prefetch((const void *)(ahead + (uintptr_t)line * 64));
+    fetch((const f32 *)((uintptr_t)x + 16 * BLOCK * sizeof(float)));
 }
 
 KERNEL void encode(const f32 *x, Py_ssize_t length, const f32 *inverse, const u32 *starts,
@@ -222,6 +228,122 @@ KERNEL void apply(const uint8_t *difference, const f32 *steps, float weight, con
         else
             apply_block(x + at, out + at, to, moves, (int)rest);
     }
+}
+
+/* --- blocks --------------------------------------------------------------------------------- */
+
+typedef struct {
+    float moved, finest, largest;
+} Scaling;
+
+KERNEL void own_scales(const f32 *sizes, const f32 *movement, const f32 *typical, f32 *out,
+                       Py_ssize_t blocks, Scaling by)
+{
+    INDEPENDENT
+    for (Py_ssize_t b = 0; b < blocks; b++) {
+        float scale = movement[b] * by.moved, least = sizes[b] * by.finest;
+        scale = typical[b] > scale ? typical[b] : scale;
+        scale = scale > least ? scale : least;
+        out[b] = scale < by.largest ? scale : by.largest;
+    }
+}
+
+KERNEL void pack(const u32 *scales, u16 *out, Py_ssize_t blocks)
+{
+    INDEPENDENT
+    for (Py_ssize_t b = 0; b < blocks; b++)
+        out[b] = (uint16_t)((scales[b] + 0xFFFFu) >> 16);
+}
+
+KERNEL bool unpack_scales(const u16 *packed, u32 *out, Py_ssize_t blocks, long largest)
+{
+    uint32_t beyond = 0;
+    INDEPENDENT
+    for (Py_ssize_t b = 0; b < blocks; b++) {
+        uint32_t scale = packed[b];
+        out[b] = scale << 16;
+        beyond |= (uint32_t)((long)scale > largest);
+    }
+    return !beyond;
+}
+
+typedef struct {
+    float per_scale, smallest;
+    unsigned int seed;
+} Gauge;
+
+KERNEL void grid(const f32 *scales, f32 *steps, f32 *inverse, u32 *starts, Py_ssize_t blocks,
+                 Gauge by)
+{
+    INDEPENDENT
+    for (Py_ssize_t b = 0; b < blocks; b++) {
+        float scale = scales[b], step = scale * by.per_scale, turned = 1.0f / step;
+        steps[b] = scale >= by.smallest ? step : 0.0f;
+        inverse[b] = scale >= by.smallest ? turned : 0.0f;
+        starts[b] = (uint32_t)b * (BLOCK * WEYL) + by.seed;
+    }
+}
+
+/* What reading layer 0 told of each block. */
+typedef struct {
+    const i32 *energy;
+    const i16 *peak;
+    const bool *doubtful;
+    const f32 *steps;
+} Told;
+
+INLINE void outcome_row(Told told, const f32 *most, f32 *largest, double *sums, float edge,
+                        Py_ssize_t at, int count)
+{
+    int16_t peak[LANES] = {0};
+    int32_t energy[LANES] = {0};
+    uint8_t doubtful[LANES] = {0};
+    float steps[LANES] = {0}, bound[LANES] = {0}, reach[LANES];
+    memcpy(peak, told.peak + at, (size_t)count * sizeof *peak);
+    memcpy(energy, told.energy + at, (size_t)count * sizeof *energy);
+    memcpy(doubtful, told.doubtful + at, (size_t)count);
+    memcpy(steps, told.steps + at, (size_t)count * sizeof *steps);
+    memcpy(bound, most + at, (size_t)count * sizeof *bound);
+    for (int i = 0; i < LANES; i++) {
+        float size = (float)peak[i] > 0.5f ? (float)peak[i] : 0.5f;
+        size = (doubtful[i] ? edge : size) * steps[i];
+        reach[i] = size < bound[i] ? size : bound[i];
+    }
+    for (int i = 0; i < LANES; i++)
+        sums[i] += (double)energy[i] * (double)steps[i] * (double)steps[i];
+    memcpy(largest + at, reach, (size_t)count * sizeof *reach);
+}
+
+KERNEL void outcome(Told told, const f32 *most, f32 *largest, f64 *lanes, float edge,
+                    Py_ssize_t blocks)
+{
+    Py_ssize_t whole = blocks / LANES * LANES, at = 0;
+    double sums[LANES] = {0};
+    for (; at < whole; at += LANES)
+        outcome_row(told, most, largest, sums, edge, at, LANES);
+    outcome_row(told, most, largest, sums, edge, at, (int)(blocks - at));
+    memcpy(lanes, sums, sizeof sums);
+}
+
+KERNEL void undone(const f32 *x, Py_ssize_t length, const u32 *rows, const f32 *began,
+                   const f32 *differences, Py_ssize_t count, f64 *lanes)
+{
+    double ahead[BLOCK] = {0}, squares[BLOCK] = {0};
+    for (Py_ssize_t r = 0; r < count; r++) {
+        Py_ssize_t at = (Py_ssize_t)rows[r] * BLOCK;
+        if (r + 8 < count)
+            fetch(x + (Py_ssize_t)rows[r + 8] * BLOCK);
+        size_t here = (size_t)(length - at < BLOCK ? length - at : BLOCK);
+        float part[BLOCK] = {0};
+        memcpy(part, x + at, here * sizeof(float));
+        for (int i = 0; i < BLOCK; i++) {
+            double way = part[i] - began[r * BLOCK + i];
+            ahead[i] += way * differences[r * BLOCK + i];
+            squares[i] += way * way;
+        }
+    }
+    memcpy(lanes, ahead, sizeof ahead);
+    memcpy(lanes + BLOCK, squares, sizeof squares);
 }
 
 /* --- vectors -------------------------------------------------------------------------------- */
@@ -609,6 +731,81 @@ FUNCTION(apply)
     return done(&taken, Py_NewRef(Py_None));
 }
 
+/* The numbers that come last, as a tuple. */
+#define TUPLE(place, format, ...)                                                                  \
+    if (!PyTuple_Check(args[place])) {                                                             \
+        PyErr_SetString(PyExc_TypeError, "the numbers are no tuple");                              \
+        return done(&taken, NULL);                                                                 \
+    }                                                                                              \
+    if (!PyArg_ParseTuple(args[place], format, __VA_ARGS__))                                       \
+    return done(&taken, NULL)
+
+FUNCTION(own_scales)
+{
+    TAKE("ffff", "rrrw", 1);
+    Py_ssize_t blocks = ITEMS(0);
+    NEED(ITEMS(1) == blocks && ITEMS(2) == blocks && ITEMS(3) == blocks);
+    Scaling by;
+    TUPLE(4, "fff", &by.moved, &by.finest, &by.largest);
+    RUN(own_scales(BUFFER(0), BUFFER(1), BUFFER(2), BUFFER(3), blocks, by));
+    return done(&taken, Py_NewRef(Py_None));
+}
+
+FUNCTION(pack)
+{
+    TAKE("fH", "rw", 0);
+    NEED(ITEMS(1) == ITEMS(0));
+    RUN(pack(BUFFER(0), BUFFER(1), ITEMS(0)));
+    return done(&taken, Py_NewRef(Py_None));
+}
+
+FUNCTION(unpack)
+{
+    TAKE("Hf", "rw", 1);
+    NEED(ITEMS(1) == ITEMS(0));
+    long largest = PyLong_AsLong(args[2]);
+    if (largest == -1 && PyErr_Occurred())
+        return done(&taken, NULL);
+    bool fits;
+    RUN(fits = unpack_scales(BUFFER(0), BUFFER(1), ITEMS(0), largest));
+    return done(&taken, PyBool_FromLong(fits));
+}
+
+FUNCTION(grid)
+{
+    TAKE("fffI", "rwww", 1);
+    Py_ssize_t blocks = ITEMS(0);
+    NEED(ITEMS(1) == blocks && ITEMS(2) == blocks && ITEMS(3) == blocks);
+    Gauge by;
+    TUPLE(4, "ffI", &by.per_scale, &by.smallest, &by.seed);
+    RUN(grid(BUFFER(0), BUFFER(1), BUFFER(2), BUFFER(3), blocks, by));
+    return done(&taken, Py_NewRef(Py_None));
+}
+
+FUNCTION(outcome)
+{
+    TAKE("ih?fffd", "rrrrrww", 1);
+    Py_ssize_t blocks = ITEMS(0);
+    NEED(ITEMS(1) == blocks && ITEMS(2) == blocks && ITEMS(3) == blocks && ITEMS(4) == blocks);
+    NEED(ITEMS(5) == blocks && ITEMS(6) == LANES);
+    SCALAR(edge, 7);
+    Told told = {BUFFER(0), BUFFER(1), BUFFER(2), BUFFER(3)};
+    RUN(outcome(told, BUFFER(4), BUFFER(5), BUFFER(6), edge, blocks));
+    return done(&taken, Py_NewRef(Py_None));
+}
+
+FUNCTION(undone)
+{
+    TAKE("fIffd", "rrrrw", 0);
+    Py_ssize_t blocks = blocks_in(ITEMS(0)), count = ITEMS(1);
+    const u32 *rows = BUFFER(1);
+    NEED(ITEMS(2) == count * BLOCK && ITEMS(3) == count * BLOCK && ITEMS(4) == 2 * BLOCK);
+    for (Py_ssize_t r = 0; r < count; r++)
+        NEED(rows[r] < blocks);
+    RUN(undone(BUFFER(0), ITEMS(0), rows, BUFFER(2), BUFFER(3), count, BUFFER(4)));
+    return done(&taken, Py_NewRef(Py_None));
+}
+
 FUNCTION(is_finite)
 {
     TAKE("f", "r", 0);
@@ -653,12 +850,7 @@ FUNCTION(outer_step)
     NEED(absent(&taken, 7) || ITEMS(7) == ITEMS(0));
     float weight;
     Nesterov step;
-    if (!PyTuple_Check(args[8])) {
-        PyErr_SetString(PyExc_TypeError, "the numbers are no tuple");
-        return done(&taken, NULL);
-    }
-    if (!PyArg_ParseTuple(args[8], "fff", &weight, &step.alpha, &step.gamma))
-        return done(&taken, NULL);
+    TUPLE(8, "fff", &weight, &step.alpha, &step.gamma);
     f32 *sums = BUFFER(4);
     State state = {BUFFER(1), BUFFER(2), sums, sums + blocks};
     const f32 *learner = absent(&taken, 3) ? BUFFER(0) : BUFFER(3);
@@ -699,7 +891,8 @@ FUNCTION(squares)
 static PyMethodDef methods[] = {
     METHOD(block_max), METHOD(encode),     METHOD(decode),   METHOD(apply),   METHOD(is_finite),
     METHOD(progress),  METHOD(outer_step), METHOD(subtract), METHOD(squares), METHOD(median),
-    METHOD(add_difference), METHOD(decode_further), METHOD(follow),
+    METHOD(add_difference), METHOD(decode_further), METHOD(follow), METHOD(own_scales),
+    METHOD(pack), METHOD(unpack), METHOD(grid), METHOD(outcome), METHOD(undone),
     {NULL, NULL, 0, NULL},
 };
 

@@ -44,8 +44,8 @@ class Coder(Protocol):
     both ways at once: ``pieces`` codes it as it is sent and ``take`` reads what has come of it and
     returns what is left over.  Then each side writes a layer as soon as it knows that one is
     needed; a reader that can ask for no more may ``skip`` what is unsure after layer 0.  When
-    nothing is ``pending``, ``distances`` and ``largest`` tell of the difference and ``apply`` adds
-    it, weighted, to x.  ``moves`` is what it would add to the parameters, if that can wait: until
+    nothing is ``pending``, ``outcome`` tells how long the difference is, and the largest of each
+    block, at most ``most``; ``apply`` adds it, weighted, to x.  ``moves`` is what it would add to the parameters, if that can wait: until
     then the workspace is in use.
     """
 
@@ -67,8 +67,7 @@ class Coder(Protocol):
     def pending(self) -> bool: ...
     @property
     def undecoded(self) -> float: ...
-    def distances(self) -> Pair: ...
-    def largest(self) -> Floats: ...
+    def outcome(self, most: Floats) -> tuple[Pair, Floats]: ...
     def differences(self, blocks: Indices) -> Floats: ...
     def moves(self, weight: float) -> Moves | None: ...
     def apply(self, x: Floats, weights: Pair) -> None: ...
@@ -161,18 +160,18 @@ class F32:
 
     first_pending = pending
 
+    def outcome(self, most: Floats) -> tuple[Pair, Floats]:
+        theirs, split = self._decoded, self._parameters
+        with np.errstate(over="ignore"):
+            largest = quantiser.block_max(theirs[:split], self._x[:split])
+        return self.distances(), np.minimum(largest, most, out=largest)
+
     def distances(self) -> Pair:
         theirs, split = self._decoded, self._parameters
         return (
             mixing.norm(theirs[:split], self._x[:split]),
             mixing.norm(theirs[split:], self._x[split:]),
         )
-
-    def largest(self) -> Floats:
-        with np.errstate(over="ignore"):
-            return quantiser.block_max(
-                self._decoded[: self._parameters], self._x[: self._parameters]
-            )
 
     def differences(self, blocks: Indices) -> Floats:
         split = self._parameters
@@ -294,11 +293,9 @@ class Mod4:
     def undecoded(self) -> float:
         return self._unsure / max(1, len(self._packed))
 
-    def distances(self) -> Pair:
-        return self._open.distance(), self._buffers.distances()[1]
-
-    def largest(self) -> Floats:
-        return self._open.largest()
+    def outcome(self, most: Floats) -> tuple[Pair, Floats]:
+        distance, largest = self._open.outcome(most)
+        return (distance, self._buffers.distances()[1]), largest
 
     def differences(self, blocks: Indices) -> Floats:
         return self._open.differences(blocks)

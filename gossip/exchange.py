@@ -24,8 +24,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
 
-import numpy as np
-
 from covey.gossip.codecs import Buffer, Coder, Side, coder, scales_size, split
 from covey.gossip.outliers import Outliers
 from covey.gossip.progress import Progress
@@ -128,9 +126,8 @@ class Exchange:
     def _allowed(self, undecoded_max: float, most: float, tolerance: float = 1.0) -> Pair:
         """The factors that the bounds of both allow, now that the whole difference is known."""
         # A peer's scales may be absurd: what we remember is at most what ours could express.
-        expressible = self._side.scales * RANGE_PER_SCALE
-        self.largest = np.minimum(self.coder.largest(), expressible)
-        self.distances = apart = self.coder.distances()
+        apart, self.largest = self.coder.outcome(self._side.scales * RANGE_PER_SCALE)
+        self.distances = apart
         if self.coder.undecoded > undecoded_max:
             return _REFUSED
         parameters, buffers = self.bounds.factors((apart[0] / tolerance, apart[1] / tolerance))

@@ -11,10 +11,12 @@ all: beyond it, d is scaled.
 Some blocks, drawn at random and known to nobody else, stand for all.  The rule is covey's own.
 """
 
+from math import fsum
 from random import Random
 
 import numpy as np
 
+from covey.gossip.kernels import chosen as kernels
 from covey.gossip.config import Screening
 from covey.gossip.quantiser import BLOCK, Floats, Indices, blocks_in, gathered
 
@@ -28,13 +30,14 @@ class Progress:
         blocks = blocks_in(parameters)
         drawn = sorted(rng.sample(range(blocks), min(blocks, _BLOCKS)))
         self.blocks: Indices = np.array(drawn, np.intp)
+        self._rows = self.blocks.astype(np.uint32)
         self._config = config
         self._began: Floats = np.zeros((len(drawn), BLOCK), np.float32)
         self._periods = 0
 
     def begin(self, parameters: Floats) -> None:
         """The model is ``parameters`` from here on."""
-        self._began = self._drawn(parameters).copy()
+        self._began = gathered(parameters, self.blocks)
         self._periods = 0
 
     def close_period(self) -> None:
@@ -47,19 +50,8 @@ class Progress:
 
     def factor(self, parameters: Floats, differences: Floats) -> float:
         """In [0, 1]: what a difference is to be scaled by; ``differences`` has its ``blocks``."""
-        way = self._drawn(parameters) - self._began
-        back = -_product(differences, way)
-        if back <= 0:
-            return 1.0
-        most = self.undone_most * _product(way, way)
-        return 1.0 if back <= most else most / back
-
-    def _drawn(self, parameters: Floats) -> Floats:
-        """The blocks that stand for all; of a small model all of them, which need no copying."""
-        if len(self.blocks) * BLOCK == len(parameters):
-            return parameters.reshape(-1, BLOCK)
-        return gathered(parameters, self.blocks)
-
-
-def _product(a: Floats, b: Floats) -> float:
-    return float(np.einsum("ij,ij->", a, b, dtype=np.float64))
+        lanes = np.empty((2, BLOCK))
+        kernels.undone(parameters, self._rows, self._began, differences, lanes)
+        ahead, length = map(fsum, lanes)
+        most = self.undone_most * length
+        return 1.0 if -ahead <= most else most / -ahead

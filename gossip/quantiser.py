@@ -17,9 +17,8 @@ so that any run of blocks is a run of bytes.
 """
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from math import sqrt
+from math import fsum, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +26,7 @@ from numpy.typing import NDArray
 from covey.gossip import reference
 from covey.gossip.kernels import chosen as kernels
 from covey.gossip.reference import BLOCK as BLOCK
-from covey.gossip.reference import CODED, HALF, WEYL, Bytes
+from covey.gossip.reference import CODED, HALF, LANES, Bytes
 from covey.gossip.reference import Buffer as Buffer
 from covey.gossip.reference import Floats as Floats
 from covey.protocols.errors import Malformed
@@ -38,21 +37,18 @@ LAYERS = 3  # 4, 8 and 12 bits of every difference at most
 KAPPA = 2.0
 STEP_PER_SCALE = np.float32(2 * KAPPA / 16)
 RANGE_PER_SCALE = STEP_PER_SCALE * np.float32(8 << 4 * (LAYERS - 1))  # of all layers
-_FINEST = np.float32(2.0**-20)  # scale per |x|: keeps |q| below 2**23, exact in float32
-_LARGEST = np.float32(2.0**104)  # keeps k D finite, and |q| below 2**27 for any finite x
-_SMALLEST = np.float32(2.0**-100)  # below this a scale counts as zero, so 1 / D stays finite
-_LARGEST_PACKED = np.uint16(int(_LARGEST.view(np.uint32)) >> 16)
+_FINEST = 2.0**-20  # scale per |x|: keeps |q| below 2**23, exact in float32
+_LARGEST = 2.0**104  # keeps k D finite, and |q| below 2**27 for any finite x
+_SMALLEST = 2.0**-100  # below this a scale counts as zero, so 1 / D stays finite
+_LARGEST_PACKED = int(np.float32(_LARGEST).view(np.uint32)) >> 16
 _DEEP_MAX = 4096  # 1 MiB of float32
 _PART = 512  # blocks of further layers worked on at a time
-_MOVED = np.float32(0.7)  # of the largest local movement, that a scale covers
-_ONE, _HALF = np.float32(1), np.float32(0.5)
-_UP, _UPPER = np.uint32(0xFFFF), np.uint32(16)
+_MOVED = 0.7  # of the largest local movement, that a scale covers
 _PACKED = np.dtype("<u2")
 
 Indices = NDArray[np.intp]
 _NOWHERE: Indices = np.empty(0, np.intp)
 _NOTHING: NDArray[np.int16] = np.empty((0, BLOCK), np.int16)
-_NONE_DEEP = nullcontext()  # the usual case costs nothing
 
 
 def blocks_in(length: int) -> int:
@@ -74,16 +70,16 @@ def block_max(a: Floats, b: Floats | None = None) -> Floats:
 
 def pack_scales(scales: Floats) -> NDArray[np.uint16]:
     """The upper half of float32, rounded up: 2 bytes each, little-endian, never too small."""
-    bits = np.ascontiguousarray(scales).view(np.uint32)
-    packed: NDArray[np.uint16] = ((bits + _UP) >> _UPPER).astype(_PACKED)
+    packed: NDArray[np.uint16] = np.empty(len(scales), _PACKED)
+    kernels.pack(scales, packed)
     return packed
 
 
 def unpack_scales(packed: NDArray[np.uint16]) -> Floats:
     """Read ``pack_scales`` back.  Raises Malformed for a negative, absurd or non-finite scale."""
-    if np.count_nonzero(packed > _LARGEST_PACKED):
+    scales: Floats = np.empty(len(packed), np.float32)
+    if not kernels.unpack(packed, scales, _LARGEST_PACKED):
         raise Malformed("a scale is negative, absurdly large or not finite")
-    scales: Floats = (packed.astype(np.uint32) << _UPPER).view(np.float32)
     return scales
 
 
@@ -91,10 +87,9 @@ def own_scales(sizes: Floats, movement: Floats, typical: Floats) -> Floats:
     """What this side asks for: the typical largest difference of each block, 0.7 of the largest
     local movement, and never so fine that q would not be exact, by ``sizes``, the largest |x|.
     All float32, shape (blocks,)."""
-    scales: Floats = movement * _MOVED
-    np.maximum(typical, scales, out=scales)
-    np.maximum(scales, sizes * _FINEST, out=scales)
-    return np.minimum(scales, _LARGEST, out=scales)
+    scales: Floats = np.empty(len(sizes), np.float32)
+    kernels.own_scales(sizes, movement, typical, scales, (_MOVED, _FINEST, _LARGEST))
+    return scales
 
 
 class Workspace:
@@ -110,8 +105,9 @@ class Workspace:
         self.energy = np.empty(blocks, np.int32)  # sum of k squared, in squared steps
         self.peak = np.empty(blocks, np.int16)  # largest |k|
         self.doubtful = np.empty(blocks, np.bool_)
-        self.counters = np.arange(blocks, dtype=np.uint32)  # of the dither, where blocks start
-        self.counters *= np.uint32(BLOCK * WEYL & 0xFFFFFFFF)
+        self.steps: Floats = np.empty(blocks, np.float32)  # D
+        self.inverse: Floats = np.empty(blocks, np.float32)  # 1 / D
+        self.starts = np.empty(blocks, np.uint32)  # the dither's counter where each block starts
 
 
 class Quantiser:
@@ -130,15 +126,9 @@ class Quantiser:
         self._x = x
         self._work = work = Workspace(len(x)) if workspace is None else workspace
         assert len(work.difference) == blocks, "a workspace is for vectors of one length"
-        self.steps: Floats = scales * STEP_PER_SCALE
-        usable = scales >= _SMALLEST
-        if np.count_nonzero(usable) == blocks:
-            self._inverse: Floats = _ONE / self.steps
-        else:
-            self.steps *= usable
-            self._inverse = np.zeros(blocks, np.float32)
-            np.divide(_ONE, self.steps, out=self._inverse, where=usable)
-        self._starts = work.counters + np.uint32(seed & 0xFFFFFFFF)
+        self.steps, self._inverse, self._starts = work.steps, work.inverse, work.starts
+        numbers = float(STEP_PER_SCALE), _SMALLEST, seed & 0xFFFFFFFF
+        kernels.grid(scales, self.steps, self._inverse, self._starts, numbers)
         self._energy, self._peak, self._doubtful = work.energy, work.peak, work.doubtful
         self._doubtful.fill(True)  # until layer 0 is read, which tells the others
         self._edge = 8  # of the range of the layers read, in steps
@@ -203,7 +193,7 @@ class Quantiser:
     def skip(self) -> None:
         """Take the difference of the blocks still unsure for zero: no further layer will come.
 
-        For ``largest`` it is what one more layer could have told, so that scales grow fast enough.
+        For the largest of a block it is what one more layer could have told, so that scales grow fast enough.
         """
         unsure = self.unsure
         self._work.difference[unsure] = 0
@@ -211,10 +201,13 @@ class Quantiser:
         self._energy[unsure] = 0
         self._edge = min(16 * self._edge, 8 << 4 * (LAYERS - 1))
 
-    def distance(self) -> float:
-        """Euclidean length of the decoded difference."""
-        squares = np.einsum("i,i,i->", self._energy, self.steps, self.steps, dtype=np.float64)
-        return sqrt(squares)
+    def outcome(self, most: Floats) -> tuple[float, Floats]:
+        """Of the decoded difference the Euclidean length, and of each block the largest element, at
+        least half a step, a whole range where skipped, but not more than ``most``."""
+        largest, lanes = np.empty(len(self.steps), np.float32), np.empty(LANES)
+        told = self._energy, self._peak, self._doubtful, self.steps
+        kernels.outcome(*told, most, largest, lanes, float(self._edge))
+        return sqrt(fsum(lanes)), largest
 
     def differences(self, rows: Indices) -> Floats:
         """The decoded difference of some blocks: float32, shape (rows, 64); zero where unsure."""
@@ -233,15 +226,6 @@ class Quantiser:
         """weight * difference; the other side's are exactly the negative.  The workspace is in use
         until they are added."""
         return Moves(self._work.difference, self.steps, weight, self._rows, self._deep)
-
-    def largest(self) -> Floats:
-        """Largest |difference| per block, at least half a step; a whole range where skipped."""
-        most = self._peak.astype(np.float32)
-        np.maximum(most, _HALF, out=most)
-        if np.count_nonzero(self._doubtful):
-            most[self._doubtful] = self._edge
-        most *= self.steps
-        return most
 
     def _read_further(self, layer: int, rows: Indices, places: Indices, data: Buffer) -> None:
         """The next 4 bits of some blocks; the lower bits are known from the layers before."""

@@ -140,6 +140,97 @@ def apply(
             np.subtract(out[flat], before, out=increment[flat])
 
 
+def own_scales(
+    sizes: Floats,
+    movement: Floats,
+    typical: Floats,
+    out: Floats,
+    numbers: tuple[float, float, float],
+) -> None:
+    """out <- the largest of typical, ``moved`` movement and ``finest`` sizes, at most ``largest``:
+    the three ``numbers``.  Nothing is NaN."""
+    moved, finest, largest = map(np.float32, numbers)
+    np.multiply(movement, moved, out=out)
+    np.maximum(typical, out, out=out)
+    np.maximum(out, sizes * finest, out=out)
+    np.minimum(out, largest, out=out)
+
+
+def pack(scales: Floats, out: NDArray[np.uint16]) -> None:
+    """out <- the upper half of each float32, rounded up: of numbers that are not negative."""
+    out[:] = (scales.view(np.uint32) + np.uint32(0xFFFF)) >> np.uint32(16)
+
+
+def unpack(packed: NDArray[np.uint16], out: Floats, largest: int) -> bool:
+    """Read ``pack`` back; whether none was greater than ``largest``."""
+    out.view(np.uint32)[:] = packed.astype(np.uint32) << np.uint32(16)
+    return not np.count_nonzero(packed > largest)
+
+
+def grid(
+    scales: Floats,
+    steps: Floats,
+    inverse: Floats,
+    starts: NDArray[np.uint32],
+    numbers: tuple[float, float, int],
+) -> None:
+    """steps <- D and inverse <- 1 / D, both 0 where the scale is below ``smallest``; starts <- the
+    dither's counter of each block.  ``numbers``: D per scale, ``smallest``, seed."""
+    per_scale, smallest, seed = numbers
+    usable = scales >= np.float32(smallest)
+    np.multiply(scales, np.float32(per_scale), out=steps)
+    steps[~usable] = 0
+    inverse.fill(0)
+    np.divide(np.float32(1), steps, out=inverse, where=usable)
+    starts[:] = np.arange(len(starts), dtype=np.uint32)
+    starts *= np.uint32(BLOCK * WEYL & 0xFFFFFFFF)
+    starts += np.uint32(seed)
+
+
+def outcome(
+    energy: NDArray[np.int32],
+    peak: NDArray[np.int16],
+    doubtful: NDArray[np.bool_],
+    steps: Floats,
+    most: Floats,
+    largest: Floats,
+    lanes: NDArray[np.float64],
+    edge: float,
+) -> None:
+    """largest <- of each block the largest |k| D, at least D / 2, of ``edge`` steps where doubtful,
+    and never more than ``most``; lanes <- the sums of energy D**2 over every 32nd block."""
+    np.copyto(largest, peak)
+    np.maximum(largest, np.float32(0.5), out=largest)
+    largest[doubtful] = edge
+    largest *= steps
+    np.minimum(largest, most, out=largest)
+    wide = energy * steps.astype(np.float64) * steps
+    whole = len(wide) // LANES * LANES
+    np.add.reduce(wide[:whole].reshape(-1, LANES), axis=0, out=lanes)
+    lanes[: len(wide) - whole] += wide[whole:]
+
+
+def undone(
+    x: Floats,
+    rows: NDArray[np.uint32],
+    began: Floats,
+    differences: Floats,
+    lanes: NDArray[np.float64],
+) -> None:
+    """With w = x - began, of some blocks: lanes <- the sums of differences w, and of w**2, over
+    each place in a block; float64, shape (2, 64).
+
+    ``began`` and ``differences`` have shape (rows, 64); ``began`` is 0 where x has ended.
+    """
+    way = np.zeros_like(began)
+    for number, row in enumerate(rows.tolist()):
+        part = x[row * BLOCK : (row + 1) * BLOCK]
+        np.subtract(part, began[number, : len(part)], out=way[number, : len(part)])
+    wide = way.astype(np.float64)
+    np.add.reduce(wide * differences, axis=0, out=lanes[0])
+    np.add.reduce(np.square(wide), axis=0, out=lanes[1])
+
+
 def is_finite(vector: Floats) -> bool:
     """Whether every element is finite."""
     return all(np.isfinite(vector[part]).all() for part in _parts(len(vector)))

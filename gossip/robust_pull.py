@@ -174,7 +174,7 @@ class RobustPull(Core):
         opened.write()  # codes are read against our own
         opened.read(layer)
         opened.skip()
-        distances = opened.distances()
+        distances, largest = opened.outcome(asked.most)
         undecoded, reason, detail = opened.undecoded, "", ""
         if undecoded > self.config.screening.undecoded_share:
             reason, detail = "undecoded", f"{undecoded:.0%} of the blocks are too far apart"
@@ -183,7 +183,7 @@ class RobustPull(Core):
             self._note(asked.peer, distances)
             if not plausible:
                 reason, detail = "implausible", f"{distances[0]:.3g} away, far beyond recent peers"
-        asking.largest.append(np.minimum(opened.largest(), asked.most))
+        asking.largest.append(largest)
         if not reason:
             vector = self.replica.x.copy()
             opened.apply(vector, (1.0, 1.0))

@@ -130,7 +130,7 @@ def arithmetic(parameters: int) -> Arithmetic:
         fresh.open(theirs.scales(), bytes(32))
         fresh.write()
         fresh.read(layer)
-        fresh.distances()
+        fresh.outcome(scales)
 
     def rest() -> None:
         mixing.follow(state.slow, y, movement, state.sizes)

@@ -180,6 +180,45 @@ def finites(rng: Rng, length: int) -> Arrays:
     return [np.where(few | np.isfinite(values), values, np.float32(1)).astype(np.float32)]
 
 
+def plain(rng: Rng, length: int) -> Floats:
+    """Any float32 that a scale may be: not negative, not NaN."""
+    return np.nan_to_num(np.abs(anything(rng, length)), nan=1.0, posinf=np.inf)
+
+
+def scaled(rng: Rng, length: int) -> Arrays:
+    """Arguments of grid."""
+    scales = np.minimum(plain(rng, length), np.float32(2.0**104))
+    seed = int(rng.integers(0, 2**32))
+    starts = np.zeros(length, np.uint32)
+    return [scales, *np.ones((2, length), np.float32), starts, (0.25, 2.0**-100, seed)]
+
+
+def packed(rng: Rng, length: int) -> Arrays:
+    """Arguments of unpack."""
+    most = int(rng.choice([0x7000, 2**16]))
+    return [rng.integers(0, most, length, np.uint16), np.zeros(length, np.float32), 0x7380]
+
+
+def known(rng: Rng, length: int) -> Arrays:
+    """Arguments of outcome."""
+    energy = rng.integers(0, 2**28, length, np.int32)
+    peak = rng.integers(0, 2049, length, np.int16)
+    steps, most = np.minimum(plain(rng, 2 * length).reshape(2, -1), np.float32(2.0**102))
+    doubtful = rng.random(length) < 0.1
+    return [energy, peak, doubtful, steps, most, np.zeros_like(most), np.ones(LANES), 128.0]
+
+
+def drawn(rng: Rng, length: int) -> Arrays:
+    """Arguments of undone."""
+    blocks = blocks_in(length)
+    some = int(rng.integers(min(1, blocks), blocks + 1))
+    rows = np.sort(rng.permutation(blocks)[:some]).astype(np.uint32)
+    began, differences = anything(rng, 2 * len(rows) * BLOCK).reshape(2, -1, BLOCK)
+    if length % BLOCK and len(rows) and rows[-1] == blocks - 1:
+        began[-1, length % BLOCK :] = 0
+    return [anything(rng, length), rows, began, differences, np.ones((2, BLOCK))]
+
+
 ARGUMENTS: dict[str, Callable[[Rng, int], Arrays]] = {
     "block_max": maxima,
     "encode": lambda rng, length: coded(rng, length, int(rng.integers(3))),
@@ -197,6 +236,15 @@ ARGUMENTS: dict[str, Callable[[Rng, int], Arrays]] = {
         *np.abs(anything(rng, 2 * blocks_in(length)).reshape(2, -1)),
     ],
     "outer_step": stepped,
+    "own_scales": lambda rng, length: [
+        *plain(rng, 4 * length).reshape(4, -1),
+        (0.7, 2.0**-20, 2.0**104),
+    ],
+    "pack": lambda rng, length: [plain(rng, length), np.zeros(length, np.uint16)],
+    "unpack": packed,
+    "grid": scaled,
+    "outcome": known,
+    "undone": drawn,
     "subtract": vectors(3),
     "squares": sums,
     "median": histories,
@@ -212,6 +260,12 @@ WRITTEN = {  # the places of the arguments that a function writes
     "progress": (0, 1, 3),
     "follow": (2, 3),
     "outer_step": (1, 2, 4),
+    "own_scales": (3,),
+    "pack": (1,),
+    "unpack": (1,),
+    "grid": (1, 2, 3),
+    "outcome": (5, 6),
+    "undone": (4,),
     "subtract": (2,),
     "squares": (2,),
     "median": (1,),
@@ -232,7 +286,7 @@ def refused(kernels: ModuleType, name: str) -> None:
         if isinstance(arg, np.ndarray):
             bad += [np.zeros(arg.shape, kind) for kind in ("c8", "<i8", "S2", ">f4")]
             bad += [np.repeat(arg, 2)[::2]]
-            if len(given) > 1:
+            if len(given) > 1 and (name, place) != ("undone", 0):  # whose x may be of any length
                 bad += [arg[:-10], np.zeros((len(arg) + 65, *arg.shape[1:]), arg.dtype), arg[:0]]
         if place in WRITTEN[name]:
             held = arg.copy()

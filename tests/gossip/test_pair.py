@@ -232,13 +232,15 @@ def test_of_crossing_proposals_the_smaller_ids_stands(flocks: Flocks) -> None:
     assert isinstance(refused.message, Busy)
     accept = answer(large, small, from_small)
     assert isinstance(accept.message, Accept)
-    assert large.due == 0, "it is its exchange too"
     assert large.receive(small.me, refused.message, b"", 0.0) is None
     assert large.busy, "the late Busy is about what it dropped"
     commit = answer(small, large, accept)
     last = settled(small, large, commit)
     assert small.receive(large.me, last.message, last.payload, 0.0) is None
     assert reasons(small) == reasons(large) == [""]
+    assert large.due == 0, "it is its exchange too"
+    large.open_period()
+    assert large.due == 1, "but none of the next period's"
 
 
 def test_a_dropped_proposal_that_is_accepted_late_frees_its_accepter(flocks: Flocks) -> None:

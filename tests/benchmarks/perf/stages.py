@@ -158,8 +158,7 @@ class Exchange:
         return mine
 
     def gate(self) -> None:
-        self.decoded.distances()
-        self.decoded.largest()
+        self.decoded.outcome(self.scales)
 
     def _coder(self, vector: Floats) -> Coder:
         return coder("mod4", Side(vector, self.parameters, self.scales))
