@@ -472,7 +472,7 @@ typedef struct {
 
 /* What the step moves, and what it leaves: of one block, or of all. */
 typedef struct {
-    f32 *slow, *momentum, *sizes, *energies;
+    f32 *slow, *momentum, *sizes, *energies, *movement;
 } State;
 
 INLINE bool step_block(const f32 *x, const f32 *learner, State state, f32 *out, const float *moves,
@@ -484,6 +484,7 @@ INLINE bool step_block(const f32 *x, const f32 *learner, State state, f32 *out, 
     memcpy(slow, state.slow, bytes);
     memcpy(speed, state.momentum, bytes);
     memcpy(known, learner, bytes);
+    *state.movement = largest(at, slow, BLOCK);
     for (int i = 0; i < count; i++) {
         float moved = (moves == NULL ? at[i] : at[i] + moves[i]) - slow[i];
         speed[i] = speed[i] * step.alpha + moved;
@@ -517,7 +518,8 @@ KERNEL bool outer_step(const f32 *x, State state, const f32 *learner, Py_ssize_t
     float moves[BLOCK];
     for (Py_ssize_t b = 0; b < whole + (rest != 0); b++) {
         Py_ssize_t at = b * BLOCK;
-        State block = {state.slow + at, state.momentum + at, state.sizes + b, state.energies + b};
+        State block = {state.slow + at, state.momentum + at, state.sizes + b, state.energies + b,
+                       state.movement + b};
         f32 *to = out == NULL ? NULL : out + at;
         fetch_ahead(x + at);
         fetch_ahead(block.slow);
@@ -843,7 +845,7 @@ FUNCTION(outer_step)
 {
     TAKE("fffffBff", "rwwowoop", 1);
     Py_ssize_t blocks = blocks_in(ITEMS(0));
-    NEED(ITEMS(1) == ITEMS(0) && ITEMS(2) == ITEMS(0) && ITEMS(4) == 2 * blocks);
+    NEED(ITEMS(1) == ITEMS(0) && ITEMS(2) == ITEMS(0) && ITEMS(4) == 3 * blocks);
     NEED(absent(&taken, 3) || ITEMS(3) == ITEMS(0));
     NEED(absent(&taken, 5) == absent(&taken, 6));
     NEED(absent(&taken, 5) || (ITEMS(5) == blocks * HALF && ITEMS(6) == blocks));
@@ -852,7 +854,7 @@ FUNCTION(outer_step)
     Nesterov step;
     TUPLE(8, "fff", &weight, &step.alpha, &step.gamma);
     f32 *sums = BUFFER(4);
-    State state = {BUFFER(1), BUFFER(2), sums, sums + blocks};
+    State state = {BUFFER(1), BUFFER(2), sums, sums + blocks, sums + 2 * blocks};
     const f32 *learner = absent(&taken, 3) ? BUFFER(0) : BUFFER(3);
     bool changed;
     RUN(changed = outer_step(BUFFER(0), state, learner, ITEMS(0), BUFFER(5), BUFFER(6), weight,

@@ -18,8 +18,8 @@ _CHUNK = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What the outer step moves: phi and m, and what it leaves: ``sums``, of each block of phi the
-    largest |phi| and the sum of squares, shape (2, blocks)."""
+    """What the outer step moves: phi and m, and what it leaves: ``sums``, shape (3, blocks), of each
+    block the largest |phi|, the sum of its squares, and the largest |x - phi| of before."""
 
     slow: Floats
     momentum: Floats
@@ -35,10 +35,15 @@ class State:
         energies: Floats = self.sums[1]
         return energies
 
+    @property
+    def movement(self) -> Floats:
+        movement: Floats = self.sums[2]
+        return movement
+
     @classmethod
     def of(cls, slow: Floats, momentum: Floats) -> "State":
         """Of these vectors, without the sums."""
-        return cls(slow, momentum, np.zeros((2, blocks_in(len(slow))), np.float32))
+        return cls(slow, momentum, np.zeros((3, blocks_in(len(slow))), np.float32))
 
 
 def finite(vector: Floats) -> bool:
@@ -91,6 +96,11 @@ def outer_step(
         deep.tell(state.slow, increment)
         changed = True
     return changed
+
+
+def largest(x: Floats, sizes: Floats) -> None:
+    """sizes, one element per block, <- the largest |x|."""
+    kernels.block_max(x, None, sizes)
 
 
 def subtract(a: Floats, b: Floats, out: Floats) -> bool:

@@ -282,12 +282,13 @@ def outer_step(
 
     increment <- slow - learner, or slow - x without one; returns whether that is not zero (False
     without an increment).  sums <- the largest |slow| of each block, and its sum of squares: shape
-    (2, blocks).  ``numbers`` are weight, alpha and gamma.
+    (3, blocks), the third the largest |x - slow| before.  ``numbers`` are weight, alpha and gamma.
     """
-    (weight, alpha, gamma), (sizes, energies), changed = numbers, sums, False
+    (weight, alpha, gamma), (sizes, energies, movement), changed = numbers, sums, False
     for rows, flat in _chunks(len(sizes)):
         moved = x[flat].copy()
         before = moved.copy() if learner is None else learner[flat].copy()
+        block_max(moved, slow[flat], movement[rows])
         if difference is not None and steps is not None:
             moved += _moves(difference[rows], steps[rows], weight, len(moved))
         moved -= slow[flat]

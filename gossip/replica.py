@@ -67,7 +67,7 @@ class Replica:
         self._there = False  # nothing but that increment lies between the learner and x
         self._apart = _ELSEWHERE  # where the learner trains on from
         self._joins = False  # the outstanding increment takes it to x
-        self._movement: Floats = np.zeros(blocks, np.float32)
+        self._gauged = False  # whether the state's movement is a period's
         self._history: Floats = np.zeros((_HISTORY, blocks), np.float32)
         self._remembered = 0  # exchanges; the latest of them make the history
         self._typical: Floats = np.zeros(blocks, np.float32)
@@ -100,7 +100,7 @@ class Replica:
         self._jump(saved.x, self._home if at_home else self._own_room())
         np.copyto(self.slow, saved.slow)
         np.copyto(self.momentum, saved.momentum)
-        self._movement.fill(0)
+        self._state.movement.fill(0)
         self._remembered = 0
         self._typical.fill(0)
 
@@ -158,11 +158,15 @@ class Replica:
     def _follow(self, snapshot: Floats, lent: bool) -> bool:
         """``progress`` of a learner that had x: the snapshot is the new one."""
         split, sizes = self.parameters, self._state.sizes
-        mixing.follow(self._x[:split], snapshot[:split], self._movement, sizes)
+        if self._gauged:
+            mixing.largest(snapshot[:split], sizes)
+        else:
+            mixing.follow(self._x[:split], snapshot[:split], self._state.movement, sizes)
         self._sized, self._summed = True, False
         if not (np.isfinite(sizes).all() and mixing.finite(snapshot[split:])):
-            self._movement.fill(0)
             self._sized = False
+            if not self._gauged:
+                self._state.movement.fill(0)
             return False
         self._take_buffers(snapshot)
         buffers = self._x[split:].copy()
@@ -179,7 +183,8 @@ class Replica:
         split = self.parameters
         known = self._tell_apart()
         self._leave(self._taken_moves())
-        mixing.progress(self._x[:split], known, snapshot[:split], self._movement)
+        movement = np.empty_like(self._state.movement) if self._gauged else self._state.movement
+        mixing.progress(self._x[:split], known, snapshot[:split], movement)
         self._take_buffers(snapshot)
 
     def _take_buffers(self, snapshot: Floats) -> None:
@@ -261,7 +266,7 @@ class Replica:
         x, parameters = self._x[:split], None if out is None else out[:split]
         changed = mixing.outer_step(x, self._state, step, moves, parameters, self._known)
         self._return()
-        self._sized = self._summed = True
+        self._sized = self._summed = self._gauged = True
         if out is None or not self._hand_over(out, changed):
             return False
         if self._there:
@@ -277,6 +282,8 @@ class Replica:
             np.copyto(self.slow, self._x[: self.parameters])
         self._return()
         self.momentum.fill(0)
+        self._state.movement.fill(0)
+        self._gauged = False
 
     def _jump(self, vector: Floats, place: Floats) -> None:
         """x is ``vector``, at ``place``."""
@@ -284,7 +291,7 @@ class Replica:
         self._moves, self._there = None, False
         np.copyto(place, vector)
         self._go(place)
-        self.lent = self._sized = self._summed = False
+        self.lent = self._sized = self._summed = self._gauged = False
         self._apart, self._joins = _ELSEWHERE, False
 
     def _return(self) -> None:
@@ -294,7 +301,6 @@ class Replica:
             np.copyto(self._home[split:], self._x[split:])
             self._go(self._home)
         self.lent = False
-        self._movement.fill(0)
 
     def _go(self, place: Floats) -> None:
         """``place`` is x from here on."""
@@ -378,11 +384,9 @@ class Replica:
         return parameters, mixing.norm(self._x[split:])
 
     def movement(self) -> Floats:
-        """Largest movement of each block by the learner since the last outer step.
-
-        By the learner alone: exchanges bring nodes together, so that they ask for no coarser scale.
-        """
-        return self._movement
+        """Largest movement of each block in the last period, of which the outer step tells in
+        passing, or, as long as there was none, by the learner since the beginning."""
+        return self._state.movement
 
     def typical(self) -> Floats:
         """Median over recent exchanges of each block's largest difference; zero without any."""

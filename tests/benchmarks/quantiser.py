@@ -54,7 +54,7 @@ def operations(parameters: int, kernels: ModuleType) -> dict[str, Callable[[], o
     energy, peak = np.empty(blocks, np.int32), np.empty(blocks, np.int16)
     history, most = np.tile(scales, (9, 1)), np.empty_like(scales)
     room = np.empty_like(x)
-    stepped = z, x.copy(), momentum, None, np.stack([most, most])
+    stepped = z, x.copy(), momentum, None, np.stack([most, most, most])
     numbers = (0.5, 0.45, 0.7)
     kernels.encode(x, inverse, starts, mine, 0)
     kernels.encode(y, inverse, starts, theirs, 0)

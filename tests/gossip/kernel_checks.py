@@ -145,7 +145,7 @@ def stepped(rng: Rng, length: int) -> Arrays:
     difference, steps, learner, _, increment, weight = moved(rng, length)
     taken = [difference, steps] if rng.random() < 0.5 else [None, None]
     known = learner if rng.random() < 0.5 else None
-    sums = np.ones((2, blocks_in(length)), np.float32)
+    sums = np.ones((3, blocks_in(length)), np.float32)
     return [*vectors(3)(rng, length), known, sums, *taken, increment, (weight, 0.45, 0.7)]
 
 

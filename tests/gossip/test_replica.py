@@ -87,7 +87,7 @@ def test_nor_does_one_after_an_outer_step(bad: float, place: int) -> None:
     assert not made.progress(wrong, applied=True)
     assert np.array_equal(made.x, twin.x)
     assert np.array_equal(made.learner, twin.learner)
-    assert not made.movement().any()
+    assert np.array_equal(made.movement(), twin.movement())
     assert np.array_equal(made.sizes(), twin.sizes())
     assert made.lengths() == pytest.approx(twin.lengths())
     assert made.progress(snapshot, applied=True)
@@ -318,7 +318,7 @@ def test_the_outer_step_leaves_buffers_alone() -> None:
     assert not made.momentum.any()
 
 
-def test_movement_is_the_learners_since_the_last_outer_step() -> None:
+def test_movement_is_the_learners_until_a_period_has_closed() -> None:
     made = replica()
     made.moving()[:64] += 5  # an exchange is no movement
     for _ in range(2):
@@ -328,8 +328,25 @@ def test_movement_is_the_learners_since_the_last_outer_step() -> None:
         snapshot[-1] += 9  # a buffer is not quantised
         made.progress(snapshot, applied=False)
     assert np.allclose(made.movement(), [2, 0, 1], atol=1e-6)
-    made.outer_step(OuterStep())
-    assert not made.movement().any()
+    made.rest()
+    assert not made.movement().any(), "without training scales follow the distance alone"
+
+
+def test_then_movement_is_the_last_periods() -> None:
+    made, area = replica(), np.empty(LAYOUT.size, np.float32)
+    for period, by in enumerate((1.0, 3.0, 2.0)):
+        before = made.movement().copy()
+        snapshot = made.x.copy()
+        snapshot[70] += by
+        snapshot[-1] += 9
+        assert made.progress(snapshot, applied=True)
+        if period:
+            assert np.array_equal(made.movement(), before)
+        made.outer_step(OuterStep(), area)
+        made.applied()
+        assert np.allclose(made.movement(), [0, by, 0], atol=1e-6)
+    made.replace(vector(1))
+    assert not made.movement().any(), "of another model"
 
 
 def test_the_typical_difference_is_a_median_of_the_last_nine() -> None:
