@@ -211,6 +211,10 @@ class Core(ABC):
         """Do what need not be done before the last answer leaves."""
         return
 
+    def get_ready(self) -> None:
+        """Do what the next exchange would have to wait for."""
+        self.replica.typical()
+
     def intake(self, sender: PeerId, message: ExchangeMessage) -> Intake:
         """Take a message whose payload comes in pieces.  Raises RemoteError."""
         return _Whole(self, sender, message)

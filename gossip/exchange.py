@@ -125,13 +125,19 @@ class Exchange:
 
     def _allowed(self, undecoded_max: float, most: float, tolerance: float = 1.0) -> Pair:
         """The factors that the bounds of both allow, now that the whole difference is known."""
-        # A peer's scales may be absurd: what we remember is at most what ours could express.
-        apart, self.largest = self.coder.outcome(self._side.scales * RANGE_PER_SCALE)
-        self.distances = apart
+        self.reckon()
+        apart = self.distances
         if self.coder.undecoded > undecoded_max:
             return _REFUSED
         parameters, buffers = self.bounds.factors((apart[0] / tolerance, apart[1] / tolerance))
         return min(parameters, most), buffers
+
+    def reckon(self) -> None:
+        """Learn what there is to know of the difference, as soon as the whole of it is there."""
+        if self.largest is None:
+            # A peer's scales may be absurd: what we remember is at most what ours could express.
+            most = self._side.scales * RANGE_PER_SCALE
+            self.distances, self.largest = self.coder.outcome(most)
 
     def half(self) -> Pair:
         """The weights of the difference that we move by, which ends the exchange."""

@@ -143,11 +143,15 @@ class Pair(Core):
         return self._open is opened
 
     def finish(self) -> None:
-        """Apply our half of an exchange that is settled."""
+        """Apply our half of an exchange that is settled, or get ready for its factors."""
         opened = self._open
-        if opened is not None and opened.state is State.SETTLED:
+        if opened is None:
+            return
+        if opened.state is State.SETTLED:
             self.replica.mix(opened.coder, opened.half())
             self._mixed(opened)
+        elif opened.state is State.COMMITTED and not opened.coder.pending:
+            opened.reckon()
 
     def failed(
         self, peer: PeerId, reason: str, detail: str = "", exchange: bytes | None = None

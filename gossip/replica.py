@@ -71,6 +71,7 @@ class Replica:
         self._history: Floats = np.zeros((_HISTORY, blocks), np.float32)
         self._remembered = 0  # exchanges; the latest of them make the history
         self._typical: Floats = np.zeros(blocks, np.float32)
+        self._renewed = True  # that is of all the history
 
     @property
     def x(self) -> Floats:
@@ -101,7 +102,7 @@ class Replica:
         np.copyto(self.slow, saved.slow)
         np.copyto(self.momentum, saved.momentum)
         self._state.movement.fill(0)
-        self._remembered = 0
+        self._remembered, self._renewed = 0, True
         self._typical.fill(0)
 
     def learner_has(self, vector: Floats) -> None:
@@ -390,10 +391,14 @@ class Replica:
 
     def typical(self) -> Floats:
         """Median over recent exchanges of each block's largest difference; zero without any."""
+        if not self._renewed:
+            self._renewed = True
+            known = self._history[: self._remembered]
+            mixing.median(known, self._typical)  # of two the larger: safe
         return self._typical
 
     def remember(self, largest: Floats) -> None:
         """Keep the largest differences of an exchange for ``typical``."""
         self._history[self._remembered % _HISTORY] = largest
         self._remembered += 1
-        mixing.median(self._history[: self._remembered], self._typical)  # of two the larger: safe
+        self._renewed = False

@@ -165,12 +165,13 @@ class Conversation:
             out = Outgoing(peer, Refuse(message.exchange, "unexpected", "not a message to answer"))
         if early is None and out is not None:
             letters.post(self._letter(letters, out))
-            self.runner.post(self.runner.core.finish)
         elif early is not None and (out is None or out.message != early.message):
             letters.channel.abort()  # given up meanwhile, and a message is half way out
             return False
         elif early is not None and out is not None:
             ending.set_result(out.payload)
+        if out is not None:
+            self.runner.post(self.runner.core.finish)
         return out is not None
 
     async def _letter(

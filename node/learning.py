@@ -253,6 +253,7 @@ class Learning:
                 await attachment.consumed()
             if made:
                 await self._publish(attachment)
+                self.runner.post(self._core.get_ready)
             else:
                 self._moved = True
         await self._hand_over(attachment)
