@@ -201,9 +201,7 @@ class Core(ABC):
         """
         intake = self.intake(sender, message)
         intake.take(payload)
-        out = intake.end(now)
-        if out is not None and intake.early is not None:
-            out = Outgoing(out.peer, out.message, b"".join((*intake.early.pieces, out.payload)))
+        out = whole(intake.end(now), intake)
         self.finish()
         return None if out is None else out.whole()
 
@@ -314,6 +312,13 @@ class _Whole:
 
     def end(self, now: float) -> Outgoing | None:
         return self._core.taken(self._sender, self._message, self._payload, now)
+
+
+def whole(out: Outgoing | None, intake: Intake) -> Outgoing | None:
+    """What ``intake`` ended with, and before it the answer that it has not begun."""
+    if out is None or intake.early is None:
+        return out
+    return Outgoing(out.peer, out.message, b"".join((*intake.early.pieces, out.payload)))
 
 
 @lru_cache

@@ -12,7 +12,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol, TypeVar
 
 from covey.gossip.codecs import payload_limit
-from covey.gossip.core import Core, Intake, Outgoing
+from covey.gossip.core import Core, Intake, Outgoing, whole
 from covey.node.letters import Letters
 from covey.node.line import Channel
 from covey.node.runner import CoreRunner
@@ -147,14 +147,17 @@ class Conversation:
         hearing, early = _Hearing(self.runner.core, peer, message), None
         ending = asyncio.get_running_loop().create_future()
         while (part := await letters.part()) is not None:
-            if hearing.total.length + len(part) > self.limit:
+            if hearing.length + len(part) > self.limit:
                 raise TooLarge(f"a payload of more than {self.limit} bytes")
+            if len(part) <= _SMALL_BYTES:
+                hearing.keep(part)
+                continue
             begun = await self._run(functools.partial(hearing.take, part))
             if early is None and begun is not None:
                 early = begun
                 letters.post(self._letter(letters, early, ending))
         opened = open_sealed(letters.sealed)
-        self._admit(opened, peer, message, hearing.total.length)
+        self._admit(opened, peer, message, hearing.length)
 
         def end() -> Outgoing | None:
             busy = Outgoing(peer, Busy(message.exchange)) if occupied else None
@@ -270,24 +273,43 @@ class _Hearing:
     """A message that is taken while it arrives, on the worker."""
 
     def __init__(self, core: Core, peer: PeerId, message: ExchangeMessage) -> None:
-        self.total = _Total()
         self._begin = functools.partial(core.intake, peer, message)
         self._intake: Intake | None = None
+        self._total = _Total()
+        self._kept = bytearray()
+        self._begun: Outgoing | None = None
 
-    def take(self, part: memoryview) -> Outgoing | None:
+    @property
+    def length(self) -> int:
+        """Of what has come of the payload."""
+        return self._total.length + len(self._kept)
+
+    def keep(self, part: memoryview) -> None:
+        """Keep a small part for the next call: it is not worth a way to the worker of its own."""
+        self._kept += part
+
+    def take(self, part: Buffer) -> Outgoing | None:
         """Take a part of the payload; the answer that may be begun, if there is one."""
+        self._begun = self._take(part).early
+        return self._begun
+
+    def _take(self, part: Buffer = b"") -> Intake:
         self._intake = self._intake or self._begin()
-        self.total.add(part)
-        self._intake.take(part)
-        return self._intake.early
+        kept, self._kept = self._kept, bytearray()
+        for each in (kept, part):
+            if len(each):
+                self._total.add(each)
+                self._intake.take(each)
+        return self._intake
 
     def end(self, opened: Opened, instead: Outgoing | None) -> Outgoing | None:
         """The answer to what was ``opened``, or ``instead``.  Raises RemoteError."""
-        opened.check_digest(self.total.digest.digest())
+        intake = self._take()
+        opened.check_digest(self._total.digest.digest())
         if instead is not None:
             return instead
-        self._intake = self._intake or self._begin()
-        return self._intake.end(time.monotonic())
+        out = intake.end(time.monotonic())
+        return out if self._begun is not None else whole(out, intake)
 
 
 def _next(parts: Iterator[Buffer], total: _Total) -> Buffer | None:

@@ -218,7 +218,9 @@ class Learning:
         assert applied is not None
 
         def take() -> bool:
-            return self._core.progress(attachment.snapshot, applied >= self._prepared, lent=True)
+            finite = self._core.progress(attachment.snapshot, applied >= self._prepared, lent=True)
+            self._core.open_period()
+            return finite
 
         finite = await self.runner.run_idle(take)
         self._waiting = None
@@ -258,11 +260,9 @@ class Learning:
                 self._moved = True
         await self._hand_over(attachment)
 
-    async def _exchange(self, count: int | None = None) -> None:
-        """Propose ``count`` exchanges (default: what a period is due), one after the other."""
-        core = self._core
-        await self.runner.run(lambda: core.open_period(count))
-        in_vain = 0  # peers in a row that were busy
+    async def _exchange(self) -> None:
+        """Propose the exchanges that are due, one after the other."""
+        core, in_vain = self._core, 0  # peers in a row that were busy
         while core.due:
             busy, completed = self.tally.busy, self.tally.exchanges
             took_s = await self.conversation.propose(self._partners())
@@ -338,7 +338,8 @@ class Learning:
                 enough = done >= self._core.config.settle_exchanges
                 if not partners or (enough if training else self._agrees_with(partners)):
                     break
-            await self._exchange(1)
+            await self.runner.run(lambda: self._core.open_period(1))
+            await self._exchange()
             # No progress any more: the scales must follow the distance alone, and shrink with it.
             await self.runner.run_idle(self._core.replica.rest)
             await asyncio.sleep(_SETTLE_GAP_S if training else _BUSY_WAIT_S)

@@ -270,7 +270,7 @@ def test_a_bug_on_the_worker_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyP
         async with nodes(tmp_path) as (node,):
             learner = await node.trainee(noise())
 
-            def broken(*_: object) -> bool:
+            def broken(*_: object, **__: object) -> bool:
                 raise ZeroDivisionError("a bug")
 
             monkeypatch.setattr(node.learning.runner.core, "progress", broken)
