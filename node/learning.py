@@ -170,7 +170,7 @@ class Learning:
             self.tally.count(outcome, self._core.relative(outcome.distance), self._events)
             if not outcome.reason:
                 self._met.set()
-            self._verdict.note(outcome)
+            self._verdict.note(outcome, self._core.settling)
             if outcome.reason in _REST_S:
                 self._unready[outcome.peer] = time.monotonic() + _REST_S[outcome.reason]
             if outcome.reason != "busy":  # refused parameters may come with accepted buffers

@@ -211,7 +211,7 @@ class Resident:
         """Count how exchanges ended; whoever waited for that goes on."""
         for outcome in self.core.outcomes():
             self._was_busy = outcome.reason == "busy"
-            self.verdict.note(outcome)
+            self.verdict.note(outcome, self.core.settling)
             if outcome.reason == "timeout":
                 self._unready[outcome.peer] = self._now + _REST_S
             if outcome.reason:

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from covey.gossip.config import Config
 from covey.gossip.core import Outcome
@@ -25,13 +27,13 @@ def refused(peer: int, distance: float = 1.0, reason: str = "implausible") -> Ou
     return Outcome(PEERS[peer], reason, distance=distance)
 
 
-def judged(refusals: dict[int, int]) -> Verdict:
+def judged(refusals: dict[int, int], settling: bool = False) -> Verdict:
     """``refusals``: how often in a row each peer refused."""
     verdict = Verdict()
     for peer, times in refusals.items():
         verdict.note(mixed(peer))
         for _ in range(times):
-            verdict.note(refused(peer))
+            verdict.note(refused(peer), settling)
     return verdict
 
 
@@ -82,6 +84,45 @@ def test_the_nearest_comes_first() -> None:
         verdict.note(refused(3, 2.0))
     verdict.note(refused(0, 1.5))
     assert verdict.against(PEERS[:4]) == [PEERS[n] for n in (0, 3, 1, 2)]
+
+
+@given(st.dictionaries(st.integers(0, 6), st.integers(0, 3)), st.integers(1, 7))
+def test_a_refusal_while_settling_is_as_good_as_three(
+    refusals: dict[int, int], partners: int
+) -> None:
+    thrice = {peer: 3 * times for peer, times in refusals.items()}
+    found = judged(refusals, settling=True).against(PEERS[:partners])
+    assert found == judged(thrice).against(PEERS[:partners])
+
+
+def test_one_that_moves_us_while_settling_takes_its_refusals_back() -> None:
+    verdict = judged({0: 1, 1: 1, 2: 1}, settling=True)
+    assert verdict.against(PEERS[:3]) == PEERS[:3]
+    verdict.note(mixed(0), settling=True)
+    verdict.note(mixed(1), settling=True)
+    assert verdict.against(PEERS[:3]) == []
+
+
+@given(st.lists(st.floats(0, 9), min_size=2, max_size=7, unique=True), st.booleans())
+def test_all_are_copied_from_once_until_one_moves_us(
+    distances: list[float], settling: bool
+) -> None:
+    """Stragglers that copied from each other would do so for ever."""
+    verdict, partners, copied = Verdict(), PEERS[: len(distances)], []
+    for left in range(len(distances), -1, -1):
+        for peer, distance in enumerate(distances):
+            for _ in range(3):
+                verdict.note(refused(peer, distance), settling)
+        found = verdict.against(partners)
+        assert len(found) == left
+        copied += found[:1]
+        verdict.clear()
+    assert copied == [PEERS[n] for n in np.argsort(distances)]
+    verdict.note(mixed(0), settling)
+    for peer in range(len(distances)):
+        for _ in range(3):
+            verdict.note(refused(peer), settling)
+    assert len(verdict.against(partners)) == len(distances)
 
 
 def test_a_copied_model_begins_anew() -> None:

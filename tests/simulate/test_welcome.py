@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from covey.gossip.core import Outcome
 from covey.protocols.messages import Lineage
 from covey.simulate.resident import Resident
 from covey.simulate.scenario import Attack, Churn, Scenario
@@ -65,12 +64,12 @@ def test_a_node_nearly_as_far_does_not_copy() -> None:
     assert not world.welcome.copies
 
 
-def refuse(mine: Resident, others: list[Resident]) -> None:
+def refuse(mine: Resident, others: list[Resident], times: int = 3) -> None:
     """All of them do, again and again; the last is the nearest."""
     for other in others:
-        for _ in range(3):
-            far = Outcome(other.core.me, "implausible", distance=9.0 - other.number)
-            mine.verdict.note(far)
+        for _ in range(times):
+            mine.core._tell(other.core.me, "implausible", distance=9.0 - other.number)
+    mine._mixed()
 
 
 def test_a_node_that_nearly_all_refuse_copies_the_nearest() -> None:
@@ -103,6 +102,18 @@ def test_a_node_that_is_refused_to_the_end_copies_and_settles_once_more() -> Non
     assert all(resident.settled for resident in world.residents)
     assert np.allclose(mine.core.replica.x, 1.0, atol=1e-3)
     assert mine.exchanges > 0
+
+
+def test_one_refusal_of_each_is_enough_while_a_node_settles() -> None:
+    """What remains of settling is too short for three."""
+    world = flock()
+    mine, *others = world.residents
+    grow(world.residents, 50)
+    refuse(mine, others, times=1)
+    assert not world.welcome.left_behind(mine)
+    mine.core.settling = True
+    refuse(mine, others, times=1)
+    assert world.welcome.left_behind(mine)
 
 
 def test_an_elder_that_goes_off_gives_nothing_and_is_asked_again() -> None:
