@@ -51,26 +51,40 @@ static const int8_t CHECK_WEIGHTS[BLOCK] = {
 
 static Py_ssize_t blocks_in(Py_ssize_t length) { return length / BLOCK + (length % BLOCK != 0); }
 
+/* |value|'s bits, which are ordered as the floats are; NaN's come last. */
+INLINE int32_t size_of(float value)
+{
+    int32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits & 0x7FFFFFFF;
+}
+
 /* --- codes ---------------------------------------------------------------------------------- */
 
-/* q = floor(x / D + U) of a block. */
-INLINE void quantise(const f32 *x, float inverse, uint32_t start, int32_t *q)
+/* q = floor(x / D + U) of a block, and 0 for what is no number below 2**30; whether there was none. */
+INLINE bool quantise(const f32 *x, float inverse, uint32_t start, int32_t *q)
 {
     float scaled[BLOCK];
+    uint32_t wild = 0;
     for (uint32_t i = 0; i < BLOCK; i++)
         scaled[i] = (float)(int32_t)((start + i * WEYL) >> 8) * 0x1p-24f + x[i] * inverse;
+    for (int i = 0; i < BLOCK; i++)
+        wild |= (uint32_t)(size_of(scaled[i]) >= size_of(0x1p30f));
+    for (int i = 0; i < BLOCK; i++)
+        scaled[i] = size_of(scaled[i]) < size_of(0x1p30f) ? scaled[i] : 0.0f;
     for (int i = 0; i < BLOCK; i++)
         q[i] = (int32_t)scaled[i]; /* towards zero; floorf takes a call without SSE4.1 */
     for (int i = 0; i < BLOCK; i++)
         q[i] -= (float)q[i] > scaled[i];
+    return !wild;
 }
 
-INLINE void encode_block(const f32 *x, float inverse, uint32_t start, int shift, uint8_t *out)
+INLINE bool encode_block(const f32 *x, float inverse, uint32_t start, int shift, uint8_t *out)
 {
     int32_t q[BLOCK];
     uint16_t bits[BLOCK], check = 0; /* a layer needs 12 of them */
     uint8_t low[BLOCK];
-    quantise(x, inverse, start, q);
+    bool tame = quantise(x, inverse, start, q);
     for (int i = 0; i < BLOCK; i++)
         bits[i] = (uint16_t)(q[i] >> shift);
     for (int i = 0; i < BLOCK; i++)
@@ -80,6 +94,7 @@ INLINE void encode_block(const f32 *x, float inverse, uint32_t start, int shift,
     for (int i = 0; i < BLOCK; i++)
         check = (uint16_t)(check + (uint32_t)(bits[i] >> 4) * (uint16_t)CHECK_WEIGHTS[i]);
     out[HALF] = (uint8_t)check;
+    return tame;
 }
 
 /* Asks for a block, which may be past the end: that is no access. */
@@ -96,19 +111,21 @@ INLINE void fetch_ahead(const f32 *x)
     fetch((const f32 *)((uintptr_t)x + 16 * BLOCK * sizeof(float)));
 }
 
-KERNEL void encode(const f32 *x, Py_ssize_t length, const f32 *inverse, const u32 *starts,
+KERNEL bool encode(const f32 *x, Py_ssize_t length, const f32 *inverse, const u32 *starts,
                    int shift, uint8_t *out)
 {
     Py_ssize_t whole = length / BLOCK, rest = length % BLOCK;
+    bool tame = true;
     for (Py_ssize_t b = 0; b < whole; b++) {
         fetch_ahead(x + b * BLOCK);
-        encode_block(x + b * BLOCK, inverse[b], starts[b], shift, out + b * CODED);
+        tame &= encode_block(x + b * BLOCK, inverse[b], starts[b], shift, out + b * CODED);
     }
     if (rest) {
         float padded[BLOCK] = {0};
         memcpy(padded, x + whole * BLOCK, (size_t)rest * sizeof(float));
-        encode_block(padded, inverse[whole], starts[whole], shift, out + whole * CODED);
+        tame &= encode_block(padded, inverse[whole], starts[whole], shift, out + whole * CODED);
     }
+    return tame;
 }
 
 INLINE void unpack(const uint8_t *codes, uint8_t *out)
@@ -347,14 +364,6 @@ KERNEL void undone(const f32 *x, Py_ssize_t length, const u32 *rows, const f32 *
 }
 
 /* --- vectors -------------------------------------------------------------------------------- */
-
-/* |value|'s bits, which are ordered as the floats are. */
-INLINE int32_t size_of(float value)
-{
-    int32_t bits;
-    memcpy(&bits, &value, sizeof bits);
-    return bits & 0x7FFFFFFF;
-}
 
 INLINE float sized(int32_t bits)
 {
@@ -696,8 +705,9 @@ FUNCTION(encode)
     Py_ssize_t blocks = blocks_in(ITEMS(0));
     NEED(ITEMS(1) == blocks && ITEMS(2) == blocks && ITEMS(3) == blocks * CODED);
     LAYER(layer, 4);
-    RUN(encode(BUFFER(0), ITEMS(0), BUFFER(1), BUFFER(2), 4 * (int)layer, BUFFER(3)));
-    return done(&taken, Py_NewRef(Py_None));
+    bool tame;
+    RUN(tame = encode(BUFFER(0), ITEMS(0), BUFFER(1), BUFFER(2), 4 * (int)layer, BUFFER(3)));
+    return done(&taken, PyBool_FromLong(tame));
 }
 
 FUNCTION(decode)
@@ -899,7 +909,7 @@ static PyMethodDef methods[] = {
 };
 
 /* Grows with every change of what a function takes or does; native.py has the same number. */
-enum { INTERFACE = 5 };
+enum { INTERFACE = 6 };
 
 static int set_up(PyObject *module)
 {

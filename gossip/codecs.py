@@ -46,7 +46,8 @@ class Coder(Protocol):
     needed; a reader that can ask for no more may ``skip`` what is unsure after layer 0.  When
     nothing is ``pending``, ``outcome`` tells how long the difference is, and the largest of each
     block, at most ``most``; ``apply`` adds it, weighted, to x.  ``moves`` is what it would add to the parameters, if that can wait: until
-    then the workspace is in use.
+    then the workspace is in use.  Unless the vector turned out ``tame`` while it was written, which
+    no value is that is not finite, the difference means nothing.
     """
 
     @property
@@ -67,6 +68,8 @@ class Coder(Protocol):
     def pending(self) -> bool: ...
     @property
     def undecoded(self) -> float: ...
+    @property
+    def tame(self) -> bool: ...
     def outcome(self, most: Floats) -> tuple[Pair, Floats]: ...
     def differences(self, blocks: Indices) -> Floats: ...
     def moves(self, weight: float) -> Moves | None: ...
@@ -113,6 +116,7 @@ class F32:
         self._x, self._parameters = side.x, side.parameters
         self._theirs: Floats | None = None if len(side.x) else side.x  # nothing is yet to come
         self._incoming = _NO_ROOM  # for their vector
+        self.tame = True
         self._taken = 0
 
     def scales(self) -> bytes:
@@ -142,7 +146,8 @@ class F32:
         return piece[len(part) :]
 
     def write(self) -> memoryview:
-        little = self._x.astype("<f4", copy=False)
+        self.tame = mixing.finite(self._x)
+        little = (self._x if self.tame else np.zeros_like(self._x)).astype("<f4", copy=False)
         return memoryview(little.data).cast("B")
 
     def layer_size(self) -> int:
@@ -288,6 +293,10 @@ class Mod4:
     @property
     def pending(self) -> bool:
         return self._read == 0 or (self._read < LAYERS and self._unsure > 0)
+
+    @property
+    def tame(self) -> bool:
+        return self._open.tame and self._buffers.tame
 
     @property
     def undecoded(self) -> float:

@@ -82,6 +82,7 @@ class Core(ABC):
     """One node's replica and its exchanges."""
 
     algorithm: ClassVar[str]  # its name in the configuration
+    checks_later: ClassVar[bool] = False  # whether x is finite is found out as it is coded
 
     def __init__(self, me: PeerId, config: Config, layout: Layout, rng: Random) -> None:
         self.me = me
@@ -115,7 +116,8 @@ class Core(ABC):
         self._measure()
 
     def progress(self, snapshot: Floats, applied: bool, lent: bool = False) -> bool:
-        """Add the learner's progress; False if it was not finite and nothing changed.
+        """Add the learner's progress; False if it was not finite and nothing changed, which may
+        also turn out later: see ``replica.spoiled``.
 
         Memory that is ``lent`` is x's while ``replica.lent``: until the period is closed.
         """
@@ -125,7 +127,7 @@ class Core(ABC):
         if not (parameters.settled and (without or buffers.settled)):
             for screen, moved in zip(self._screens, self.replica.moved(snapshot), strict=True):
                 screen.moved += moved
-        return self.replica.progress(snapshot, applied, lent=lent)
+        return self.replica.progress(snapshot, applied, lent=lent, later=self.checks_later)
 
     def close_period(self, partners: int, out: Floats | None = None) -> bool:
         """The outer step; ``partners`` is how many there were to learn with, busy or not.
@@ -295,7 +297,7 @@ class Core(ABC):
     def _side(self, workspace: Workspace | None = None) -> Side:
         replica = self.replica
         scales = own_scales(replica.sizes(), replica.movement(), replica.typical())
-        return Side(replica.x, replica.parameters, scales, workspace)
+        return Side(replica.unchecked, replica.parameters, scales, workspace)
 
 
 class _Whole:

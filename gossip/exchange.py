@@ -113,7 +113,9 @@ class Exchange:
 
     def _most(self) -> float:
         """The parameters' factor as far as it is ours to judge: by what the difference, as far as
-        known, does to our progress, and by whose it is."""
+        known, does to our progress, and by whose it is; nothing if ours is no model."""
+        if not self.coder.tame:
+            return 0.0
         differences = self.coder.differences(self._progress.blocks)
         kept = self._progress.factor(self._side.x[: self._side.parameters], differences)
         return min(kept, self._outliers.factor(self.peer))

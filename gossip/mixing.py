@@ -98,11 +98,6 @@ def outer_step(
     return changed
 
 
-def largest(x: Floats, sizes: Floats) -> None:
-    """sizes, one element per block, <- the largest |x|."""
-    kernels.block_max(x, None, sizes)
-
-
 def subtract(a: Floats, b: Floats, out: Floats) -> bool:
     """out <- a - b; whether any element is not zero."""
     return kernels.subtract(a, b, out)

@@ -40,6 +40,7 @@ class Pair(Core):
     """A node that exchanges with one peer at a time."""
 
     algorithm = "pair"
+    checks_later = True
 
     def __init__(self, me: PeerId, config: Config, layout: Layout, rng: Random) -> None:
         super().__init__(me, config, layout, rng)
@@ -258,14 +259,18 @@ class Pair(Core):
     def _mixed(self, opened: Exchange) -> None:
         """Keep what the exchange taught us and let go of it."""
         undecoded, reason, detail = opened.coder.undecoded, "", ""
-        if undecoded > self.config.screening.undecoded_share:
+        if opened.coder.tame:
+            self.replica.found_finite()
+        if not opened.coder.tame:
+            reason, detail = "unfit", "this node's own model is not finite, or far out of range"
+        elif undecoded > self.config.screening.undecoded_share:
             reason, detail = "undecoded", f"{undecoded:.0%} of the blocks are too far apart"
         else:  # then the distance is that of nearly the whole vector
             self._note(opened.peer, opened.distances)
             if not opened.factors[0]:
                 reason = "implausible"
                 detail = f"{opened.distances[0]:.3g} away, far beyond what recent peers are"
-        if reason != "implausible":  # a liar's scales would only make ours coarser
+        if reason not in ("unfit", "implausible"):  # which would only make our scales coarser
             assert opened.largest is not None
             self.replica.remember(opened.largest)
         if not reason:

@@ -132,6 +132,7 @@ class Quantiser:
         self._energy, self._peak, self._doubtful = work.energy, work.peak, work.doubtful
         self._doubtful.fill(True)  # until layer 0 is read, which tells the others
         self._edge = 8  # of the range of the layers read, in steps
+        self.tame = True  # all that was written is numbers that codes can tell
         # What further layers tell of the few blocks that need them: which these are, and their k.
         self._rows: Indices = _NOWHERE
         self._deep: NDArray[np.int16] = _NOTHING
@@ -157,7 +158,9 @@ class Quantiser:
         """Layer 0 of the blocks from ``first`` to ``stop``, in the workspace."""
         codes = self._work.codes[first * CODED : stop * CODED]
         x = self._x[first * BLOCK : stop * BLOCK]
-        kernels.encode(x, self._inverse[first:stop], self._starts[first:stop], codes, 0)
+        told = self._inverse[first:stop], self._starts[first:stop]
+        if not kernels.encode(x, *told, codes, 0):
+            self.tame = False
         return codes.data
 
     def read(self, layer: int, data: Buffer) -> None:

@@ -50,20 +50,24 @@ def block_max(a: Floats, b: Floats | None, out: Floats) -> None:
 
 def encode(
     x: Floats, inverse: Floats, starts: NDArray[np.uint32], out: Buffer | Bytes, layer: int
-) -> None:
-    """out <- coded blocks: 4 bits of q = floor(x inverse + U), and a check of those above.
+) -> bool:
+    """out <- coded blocks: 4 bits of q = floor(x inverse + U), and a check of those above; whether
+    all x inverse are numbers below 2**30.
 
     ``inverse`` (1 / D) and ``starts`` (the dither's counter) have one element per block.  ``layer``
     0 takes the lowest 4 bits.
     """
-    coded = _coded(out)
+    coded, tame = _coded(out), True
     for rows, flat in _chunks(len(inverse)):
-        q = quantised(_padded(x[flat], len(inverse[rows])), inverse[rows], starts[rows])
+        part = _padded(x[flat], len(inverse[rows]))
+        q, wild = quantised(part, inverse[rows], starts[rows])
+        tame = tame and not wild
         q >>= 4 * layer
         low = q.astype(np.uint8)
         np.bitwise_or(low[:, :HALF] & 15, low[:, HALF:] << 4, out=coded[rows, :HALF])
         q >>= 4
         coded[rows, HALF] = _check(q)
+    return tame
 
 
 def decode(
@@ -112,7 +116,7 @@ def decode_further(
     shift, half = 4 * layer, 8 << 4 * layer
     coded = _coded(theirs)
     for rows, flat in _chunks(len(doubtful)):
-        q = quantised(x[flat].reshape(-1, BLOCK), inverse[rows], starts[rows])
+        q, _ = quantised(x[flat].reshape(-1, BLOCK), inverse[rows], starts[rows])
         other = unpacked(coded[rows, :HALF]).astype(np.int32) << shift
         other |= (q + k[rows]) & ((1 << shift) - 1)
         found = ((other - q + half) & (2 * half - 1)) - half
@@ -355,15 +359,23 @@ def _moves(difference: Bytes, steps: Floats, weight: float, length: int) -> Floa
     return moves.reshape(-1)[:length]
 
 
-def quantised(x: Floats, inverse: Floats, starts: NDArray[np.uint32]) -> NDArray[np.int32]:
-    """q = floor(x / D + U) of rows of 64: int32, shape (blocks, 64)."""
+def quantised(
+    x: Floats, inverse: Floats, starts: NDArray[np.uint32]
+) -> tuple[NDArray[np.int32], bool]:
+    """q = floor(x / D + U) of rows of 64: int32, shape (blocks, 64); 0 for what is no number below
+    2**30, and whether there was any."""
     dither = starts[:, None] + _OFFSETS
     dither >>= np.uint32(8)
     scaled = dither.astype(np.float32)
     scaled *= np.float32(2.0**-24)
-    scaled += x * inverse[:, None]
+    with np.errstate(over="ignore", invalid="ignore"):
+        scaled += x * inverse[:, None]
+    tame = np.abs(scaled) < np.float32(2.0**30)
+    wild = not tame.all()
+    if wild:
+        scaled[~tame] = 0
     np.floor(scaled, out=scaled)
-    return scaled.astype(np.int32)
+    return scaled.astype(np.int32), wild
 
 
 def unpacked(codes: Bytes) -> Bytes:

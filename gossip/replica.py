@@ -57,6 +57,9 @@ class Replica:
         self._state = mixing.State.of(self.slow, self.momentum)
         self._sized = self._summed = False  # whether the state's sizes and energies are of x
         self.lent = False  # the last snapshot's memory is in use
+        self.spoiled = False  # the last snapshot was not finite, and is not part of x
+        # Where x was, and the learner's buffers, while that is not known yet.
+        self._before: tuple[Floats, Floats] | None = None
         self._x = self._view = self._home
         self._go(self._home)
         self._moves: Moves | None = None  # of an exchange, to be added to x's parameters
@@ -76,11 +79,22 @@ class Replica:
     @property
     def x(self) -> Floats:
         """To be read: ``moving`` is to be written."""
+        self._check()
+        return self.unchecked
+
+    @property
+    def unchecked(self) -> Floats:
+        """x, or a snapshot of which it is not known yet whether it is finite."""
         self._add_moves()
         return self._view
 
+    def found_finite(self) -> None:
+        """The caller has been through x, and it is."""
+        self._before = None
+
     def moving(self) -> Floats:
         """x, to be written by the caller."""
+        self._check()
         self._leave(self._taken_moves())
         return self._x
 
@@ -133,17 +147,28 @@ class Replica:
         return mixing.norm(snapshot[:split], known), mixing.norm(snapshot[split:], self._buffers)
 
     def progress(
-        self, snapshot: Floats, applied: bool, counts: bool = True, lent: bool = False
+        self,
+        snapshot: Floats,
+        applied: bool,
+        counts: bool = True,
+        lent: bool = False,
+        later: bool = False,
     ) -> bool:
         """Add what the learner did since its last snapshot; whether it was finite.
 
         ``applied``: the outstanding increment is already part of ``snapshot``.  A snapshot that is
         not finite changes nothing; of one that does not count only the place is noted.  Memory that
-        is ``lent`` is written, and must not be by others while ``self.lent``.
+        is ``lent`` is written, and must not be by others while ``self.lent``; then it may be found
+        out ``later`` that the snapshot is not finite, when x is used or the period closed.
         """
+        later = later and lent and self._gauged and self._moves is None
+        later = later and not self.spoiled  # which seldom comes alone
+        self.spoiled = False
         if counts and self._follows:
-            return self._follow(snapshot, lent)
+            self.spoiled = not self._follow(snapshot, lent, later)
+            return not self.spoiled
         if not mixing.finite(snapshot):
+            self.spoiled = True
             return False
         if applied:
             self.applied()
@@ -156,21 +181,17 @@ class Replica:
             np.copyto(self._buffers, snapshot[split:])
         return True
 
-    def _follow(self, snapshot: Floats, lent: bool) -> bool:
+    def _follow(self, snapshot: Floats, lent: bool, later: bool) -> bool:
         """``progress`` of a learner that had x: the snapshot is the new one."""
-        split, sizes = self.parameters, self._state.sizes
-        if self._gauged:
-            mixing.largest(snapshot[:split], sizes)
-        else:
-            mixing.follow(self._x[:split], snapshot[:split], self._state.movement, sizes)
-        self._sized, self._summed = True, False
-        if not (np.isfinite(sizes).all() and mixing.finite(snapshot[split:])):
-            self._sized = False
-            if not self._gauged:
-                self._state.movement.fill(0)
+        split, finite = self.parameters, mixing.finite(snapshot[self.parameters :])
+        if finite and not later:
+            finite = self._gauge(snapshot[:split])
+        if not finite:
             return False
-        self._take_buffers(snapshot)
-        buffers = self._x[split:].copy()
+        self._before = (self._x, self._buffers.copy()) if later else None
+        self._summed, buffers = False, self._x[split:].copy()
+        mixing.add_difference(buffers, snapshot[split:], self._buffers)
+        np.copyto(self._buffers, snapshot[split:])
         if lent:
             self._go(snapshot)
         else:
@@ -180,16 +201,32 @@ class Replica:
         self.lent = lent
         return True
 
+    def _gauge(self, snapshot: Floats) -> bool:
+        """Whether it is finite; and how far the learner went, if no period has told."""
+        if self._gauged:
+            return mixing.finite(snapshot)
+        sizes, movement = self._state.sizes, self._state.movement
+        mixing.follow(self._x[: self.parameters], snapshot, movement, sizes)
+        self._sized = bool(np.isfinite(sizes).all())
+        if not self._sized:
+            movement.fill(0)
+        return self._sized
+
+    def _check(self) -> None:
+        """If the snapshot that x is turns out not to be finite, x is what it was before."""
+        before, self._before = self._before, None
+        if before is None or mixing.finite(self._x[: self.parameters]):
+            return
+        self._go(before[0])
+        self._buffers = before[1]
+        self.lent, self.spoiled = False, True
+
     def _progress(self, snapshot: Floats) -> None:
         split = self.parameters
         known = self._tell_apart()
         self._leave(self._taken_moves())
         movement = np.empty_like(self._state.movement) if self._gauged else self._state.movement
         mixing.progress(self._x[:split], known, snapshot[:split], movement)
-        self._take_buffers(snapshot)
-
-    def _take_buffers(self, snapshot: Floats) -> None:
-        split = self.parameters
         mixing.add_difference(self._x[split:], snapshot[split:], self._buffers)
         np.copyto(self._buffers, snapshot[split:])
 
@@ -255,6 +292,7 @@ class Replica:
 
         Whether it did, and it is now an increment as by ``increment``.
         """
+        self._check()
         if self._unapplied is not None:
             out = None
         if out is None or self._apart == _ELSEWHERE:
@@ -266,7 +304,7 @@ class Replica:
             moves = None
         x, parameters = self._x[:split], None if out is None else out[:split]
         changed = mixing.outer_step(x, self._state, step, moves, parameters, self._known)
-        self._return()
+        self._go_home()
         self._sized = self._summed = self._gauged = True
         if out is None or not self._hand_over(out, changed):
             return False
@@ -276,18 +314,20 @@ class Replica:
 
     def rest(self) -> None:
         """Close a period with nobody to learn from: a lone node trains plainly, no momentum."""
+        self._check()
         self._add_moves()
         if self._x is not self._home:
             if self._known is not None:
                 self._tell_apart()
             np.copyto(self.slow, self._x[: self.parameters])
-        self._return()
+        self._go_home()
         self.momentum.fill(0)
         self._state.movement.fill(0)
         self._gauged = False
 
     def _jump(self, vector: Floats, place: Floats) -> None:
         """x is ``vector``, at ``place``."""
+        self._check()
         self._tell_apart()
         self._moves, self._there = None, False
         np.copyto(place, vector)
@@ -295,7 +335,7 @@ class Replica:
         self.lent = self._sized = self._summed = self._gauged = False
         self._apart, self._joins = _ELSEWHERE, False
 
-    def _return(self) -> None:
+    def _go_home(self) -> None:
         """x is slow now: have it at home."""
         if self._x is not self._home:
             split = self.parameters
@@ -368,9 +408,9 @@ class Replica:
         return self._known
 
     def sizes(self) -> Floats:
-        """Largest |x| of each block."""
+        """Largest |x| of each block, or what it was when the last period closed."""
         self._add_moves()
-        if not self._sized:
+        if not (self._sized or self._gauged):
             self._sized = True
             np.copyto(self._state.sizes, block_max(self._x[: self.parameters]))
         return self._state.sizes
@@ -378,6 +418,7 @@ class Replica:
     def lengths(self) -> Pair:
         """Euclidean lengths of the parameters and of the buffers."""
         split, state = self.parameters, self._state
+        self._check()
         self._add_moves()
         squares = float(np.sum(state.energies, dtype=np.float64)) if self._summed else inf
         exact = _SUM_LEAST < squares < inf  # of float32 squares, which overflow and vanish

@@ -88,6 +88,7 @@ class Learning:
         self._applied_later = False
         self._met = asyncio.Event()  # set when an exchange has moved x
         self._handing = asyncio.Lock()  # from the difference until it is published
+        self._lent = False  # the snapshot is in use until its period is closed
         self._prepared = 0  # increments made for this learner; counted on the worker
         self._moved = False  # x has moved since the last increment
         self._opened = 0, 0  # exchanges made when the last two periods were opened
@@ -217,23 +218,18 @@ class Learning:
         applied = self._waiting
         assert applied is not None
 
-        def take() -> bool:
-            finite = self._core.progress(attachment.snapshot, applied >= self._prepared, lent=True)
+        def take() -> None:
+            self._core.progress(attachment.snapshot, applied >= self._prepared, lent=True)
             self._core.open_period()
-            return finite
 
-        finite = await self.runner.run_idle(take)
+        await self.runner.run_idle(take)
         self._waiting = None
         if self._applied_later:
             self._applied_later = False
             await self.applied(attachment)
-        if not self._core.replica.lent:
+        self._lent = self._core.replica.lent
+        if not self._lent:
             await attachment.consumed()
-        if not finite:
-            self._events.emit("train.error", step=attachment.step, why="the model is not finite")
-            self.reason = "the learner's parameters are not finite; its progress is not shared"
-            return
-        self.reason = ""
         self.moves += 1
 
     async def _close(self, attachment: Attachment, partners: int) -> None:
@@ -248,17 +244,25 @@ class Learning:
                 return made
 
             self._moved = False  # an exchange may move x again before we hear that it is closed
-            lent = self._core.replica.lent
             made = await self.runner.run_idle(close)
             self.moves += 1
-            if lent:
+            if self._lent:
                 await attachment.consumed()
+            self._judge(attachment)
             if made:
                 await self._publish(attachment)
                 self.runner.post(self._core.get_ready)
             else:
                 self._moved = True
         await self._hand_over(attachment)
+
+    def _judge(self, attachment: Attachment) -> None:
+        """Tell if the snapshot was of no use, which is known by the end of its period."""
+        if self._core.replica.spoiled:
+            self._events.emit("train.error", step=attachment.step, why="the model is not finite")
+            self.reason = "the learner's parameters are not finite; its progress is not shared"
+        else:
+            self.reason = ""
 
     async def _exchange(self) -> None:
         """Propose the exchanges that are due, one after the other."""

@@ -120,7 +120,7 @@ def told_further(rng: Rng, length: int) -> Arrays:
     blocks, half = len(inverse), 8 << 4 * layer
     k = rng.integers(-half, half, (blocks, BLOCK))
     k[rng.random(blocks) < 0.5] //= 16
-    q = reference.quantised(x.reshape(-1, BLOCK), inverse, starts) + k
+    q = reference.quantised(x.reshape(-1, BLOCK), inverse, starts)[0] + k
     low = q >> 4 * layer
     codes = out.reshape(-1, CODED)
     codes[:, :HALF] = low[:, :HALF] & 15 | (low[:, HALF:] & 15) << 4

@@ -208,9 +208,15 @@ def test_what_passes_once_is_what_passes_each_for_itself(seed: int) -> None:
             lent = lends and not made.lent
             place = slot if lent else np.empty_like(live)
             np.copyto(place, live)
-            assert made.progress(place, applied=not pending, lent=lent)
-            plain.progress(live)
-            told = told or not pending
+            wrong, later = rng.random() < 0.2, lent and rng.random() < 0.7
+            if wrong:
+                place[rng.randrange(LAYOUT.parameters)] = np.inf
+            fits = made.progress(place, applied=not pending, lent=lent, later=later)
+            assert fits or wrong
+            assert later or fits is not wrong
+            if not wrong:
+                plain.progress(live)
+                told = told or not pending
         elif action == 2:
             codes, values = difference(made.x, rng.randrange(100))
             weights = rng.choice([(0.5, 0.5), (0.35, 0.0), (0.0, 0.5)])
@@ -233,9 +239,6 @@ def test_what_passes_once_is_what_passes_each_for_itself(seed: int) -> None:
                 told = True
         if rng.random() < 0.2:
             assert np.allclose(made.x, plain.x, atol=1e-5)
-        if rng.random() < 0.2:
-            size = np.abs(np.pad(made.x[: LAYOUT.parameters], (0, 62))).reshape(-1, 64).max(axis=1)
-            assert np.array_equal(made.sizes(), size)
         lengths = [np.linalg.norm(part) for part in np.split(plain.x, [LAYOUT.parameters])]
         if rng.random() < 0.2:
             assert made.lengths() == pytest.approx(lengths, rel=1e-5)
@@ -248,6 +251,80 @@ def test_what_passes_once_is_what_passes_each_for_itself(seed: int) -> None:
     assert np.allclose(made.slow, plain.slow, atol=1e-5)
     assert np.allclose(made.momentum, plain.momentum, atol=1e-5)
     assert np.allclose(made.learner, live, atol=1e-6)
+
+
+def test_sizes_are_the_vectors_until_a_period_has_closed() -> None:
+    made, area = replica(), np.empty(LAYOUT.size, np.float32)
+
+    def sizes() -> list[float]:
+        split = np.split(np.abs(made.x[: LAYOUT.parameters]), [64, 128])
+        return [float(part.max()) for part in split]
+
+    assert made.sizes().tolist() == sizes()
+    assert made.progress(made.x + vector(1), applied=True)
+    assert made.sizes().tolist() == sizes()
+    made.mix(difference(made.x, 3)[0], (0.5, 0.5))
+    assert made.sizes().tolist() == sizes()
+    assert made.outer_step(OuterStep(), area)
+    known = sizes()
+    assert made.sizes().tolist() == known
+    made.applied()
+    assert made.progress(made.x + vector(2), applied=True)
+    assert made.sizes().tolist() == known
+
+
+def closed() -> tuple[Replica, Floats]:
+    """One whose first period is over, and the area of its increments."""
+    made, area = replica(), np.empty(LAYOUT.size, np.float32)
+    assert made.progress(vector(0) + vector(1), applied=True)
+    assert made.outer_step(OuterStep(), area)
+    made.applied()
+    return made, area
+
+
+@pytest.mark.parametrize("called", [False, True])
+@pytest.mark.parametrize("use", ["x", "outer_step", "rest", "moving", "restore"])
+def test_a_snapshot_that_turns_out_not_to_be_finite_is_taken_back(use: str, called: bool) -> None:
+    """Whether x was where its last period ended, or a peer had called meanwhile."""
+    made, area = closed()
+    twin, room = closed()
+    for each, out in ((made, area), (twin, room)):
+        if called:
+            each.mix(difference(each.x, 3)[0], (0.5, 0.5))
+            assert each.increment(out)
+            each.applied()
+    slot = made.learner + vector(2)
+    slot[77] = np.nan
+    assert made.progress(slot, applied=True, lent=True, later=True)
+    assert np.isnan(made.unchecked[77])
+    assert made.lent
+    assert not made.spoiled
+    for each, out in ((made, area), (twin, room)):
+        if use == "x":
+            assert np.isfinite(each.x).all()
+        elif use == "outer_step":
+            each.outer_step(OuterStep(), out)
+        elif use == "rest":
+            each.rest()
+        elif use == "moving":
+            each.moving()[:] += 1
+        else:
+            each.restore(Saved.fresh(vector(5), LAYOUT.parameters))
+    assert made.spoiled
+    assert not made.lent
+    for one, other in ((made.x, twin.x), (made.slow, twin.slow), (made.learner, twin.learner)):
+        assert np.array_equal(one, other)
+    assert np.array_equal(made.momentum, twin.momentum)
+    assert not made.progress(slot, applied=True, lent=True, later=True), "the next at once"
+
+
+def test_what_was_found_finite_is_not_looked_through_again() -> None:
+    made, _ = closed()
+    slot = made.learner + vector(2)
+    assert made.progress(slot, applied=True, lent=True, later=True)
+    made.found_finite()
+    slot[77] = np.nan  # which nobody would do
+    assert np.isnan(made.x[77])
 
 
 def test_x_is_written_by_those_who_say_so() -> None:
