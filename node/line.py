@@ -25,13 +25,6 @@ STALL_S = 60.0  # while somebody reads and nothing moves either way: the peer or
 _SMALL = 16 * limits.KIB  # below this a buffer of its own costs nothing
 
 
-def abort(transport: asyncio.Transport) -> None:
-    """Drop a connection, which may be lost already."""
-    # Python 3.11.2 (Debian 12): a TLS transport that has lost its connection raises then.
-    with contextlib.suppress(AttributeError):
-        transport.abort()
-
-
 class Channel(Protocol):
     """Carries chunks both ways; one reads and one writes at a time.
 
@@ -82,7 +75,6 @@ class Line(asyncio.BufferedProtocol):
         assert isinstance(transport, asyncio.Transport), "TLS gives one that reads and writes"
         self.transport = transport
         self.encrypted = transport.get_extra_info("ssl_object")
-        transport.set_write_buffer_limits(2 * SLICE_BYTES)
         self._writable.set()
         self._opened(self)
 
@@ -159,17 +151,16 @@ class Line(asyncio.BufferedProtocol):
         if len(view) <= _SMALL:
             await self._send(head + view)
             return
-        await self._send(head)
         start, up = 0, self._throttles.up
         while start < len(view):
             piece = view[start : start + up.piece(SLICE_BYTES)]
             await up.admit(len(piece))
-            await self._send(piece)
+            await (self._send(piece) if start else self._send(head, piece))
             start += len(piece)
             await asyncio.sleep(0)  # a write to a fast reader never suspends by itself
 
     def abort(self) -> None:
-        abort(self.transport)
+        self.transport.abort()
 
     def close(self) -> None:
         """Say goodbye properly."""
@@ -177,14 +168,14 @@ class Line(asyncio.BufferedProtocol):
 
     # --- inside ----------------------------------------------------------------------------------
 
-    async def _send(self, piece: Buffer) -> None:
+    async def _send(self, *pieces: Buffer) -> None:
         if not self._writable.is_set():
             async with asyncio.timeout(patience_s(2 * SLICE_BYTES)):
                 await self._writable.wait()
         if self.lost.is_set() or self.transport.is_closing():
             raise ConnectionResetError("the connection is lost")
-        self.transport.write(piece)
-        self._moved += len(piece)
+        self.transport.writelines(pieces)
+        self._moved += sum(map(len, pieces))
 
     async def _more(self) -> None:
         """Wait until something has come, or nothing will: a slot must not be held by silence."""
