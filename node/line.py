@@ -23,6 +23,7 @@ _LAST = 1 << 31  # set in the length of a message's last chunk
 _AHEAD = 3  # chunks that came and were not read yet
 STALL_S = 60.0  # while somebody reads and nothing moves either way: the peer or the way is gone
 _SMALL = 16 * limits.KIB  # below this a buffer of its own costs nothing
+REST_S = 2.0  # after a message its memory is kept for the next: fresh pages cost the loop dearly
 
 
 class Channel(Protocol):
@@ -64,6 +65,7 @@ class Line(asyncio.BufferedProtocol):
         self._last: bool | None = None  # of the chunk in ``_target``; None: that is the head
         self._ready: deque[tuple[memoryview, bool]] = deque()
         self._spare: list[bytearray] = []  # buffers for large chunks
+        self._resting: asyncio.TimerHandle | None = None
         self._lent: memoryview | None = None  # what the reader has
         self._owed: set[asyncio.Task[None]] = set()  # until the limit admits what came
         self._arrived = asyncio.Event()
@@ -84,6 +86,8 @@ class Line(asyncio.BufferedProtocol):
         self._writable.set()
         for debt in self._owed:
             debt.cancel()
+        if self._resting is not None:
+            self._resting.cancel()
 
     def pause_writing(self) -> None:
         self._writable.clear()
@@ -135,7 +139,7 @@ class Line(asyncio.BufferedProtocol):
             self._read_on()
         self._lent = chunk
         if last:
-            self._spare.clear()  # a line at rest holds little
+            self._rest_later()
         return chunk, last
 
     @property
@@ -202,6 +206,12 @@ class Line(asyncio.BufferedProtocol):
         full = len(self._ready) >= _AHEAD
         if not (self._owed or full or self._fault or self.lost.is_set()):
             self.transport.resume_reading()
+
+    def _rest_later(self) -> None:
+        """A line at rest holds little."""
+        if self._resting is not None:
+            self._resting.cancel()
+        self._resting = asyncio.get_running_loop().call_later(REST_S, self._spare.clear)
 
     def _room(self, length: int) -> memoryview:
         """Memory for a chunk."""

@@ -148,8 +148,22 @@ def test_memory_is_used_again() -> None:
             assert chunk == noise(100 * KIB, seed)
             buffers.add(id(chunk.obj))
         assert len(buffers) <= line._AHEAD + 2
-        assert not there._spare, "a line at rest holds little"
         await giving
+
+    play(scenario)
+
+
+def test_a_line_at_rest_holds_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    """But not at once: the next message is to find its memory there."""
+
+    async def scenario(here: Line, there: Line) -> None:
+        for rest_s in (PATIENCE_S, 0.0):
+            monkeypatch.setattr(line, "REST_S", rest_s)
+            await here.write(bytes(100 * KIB))
+            await here.write(b"the end", last=True)
+            await collect(there, 2)
+            assert len(there._spare) == 1
+        await until(lambda: not there._spare)
 
     play(scenario)
 
