@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from covey.node.streams import SLICE_BYTES, Buffer, patience_s
+from covey.node.streams import Buffer, patience_s
 from covey.node.throttle import Limits
 from covey.node.tls import Handshake, PeerSocket
 from covey.protocols import limits
@@ -157,11 +157,12 @@ class Line(asyncio.BufferedProtocol):
             return
         start, up = 0, self._throttles.up
         while start < len(view):
-            piece = view[start : start + up.piece(SLICE_BYTES)]
+            piece = view[start : start + up.piece(limits.CHUNK_BYTES_MAX)]
             await up.admit(len(piece))
             await (self._send(piece) if start else self._send(head, piece))
             start += len(piece)
-            await asyncio.sleep(0)  # a write to a fast reader never suspends by itself
+            # A write to a fast reader never suspends by itself.  A chunk takes two milliseconds.
+            await asyncio.sleep(0)
 
     def abort(self) -> None:
         self.transport.abort()
@@ -174,7 +175,7 @@ class Line(asyncio.BufferedProtocol):
 
     async def _send(self, *pieces: Buffer) -> None:
         if not self._writable.is_set():
-            async with asyncio.timeout(patience_s(2 * SLICE_BYTES)):
+            async with asyncio.timeout(patience_s(2 * limits.CHUNK_BYTES_MAX)):
                 await self._writable.wait()
         if self.lost.is_set() or self.transport.is_closing():
             raise ConnectionResetError("the connection is lost")
