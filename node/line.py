@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from covey.node.streams import SLICE_BYTES, Buffer, patience_s
+from covey.node.streams import Buffer, patience_s
 from covey.node.throttle import Limits
 from covey.node.tls import Handshake, PeerSocket
 from covey.protocols import limits
@@ -23,13 +23,7 @@ _LAST = 1 << 31  # set in the length of a message's last chunk
 _AHEAD = 3  # chunks that came and were not read yet
 STALL_S = 60.0  # while somebody reads and nothing moves either way: the peer or the way is gone
 _SMALL = 16 * limits.KIB  # below this a buffer of its own costs nothing
-
-
-def abort(transport: asyncio.Transport) -> None:
-    """Drop a connection, which may be lost already."""
-    # Python 3.11.2 (Debian 12): a TLS transport that has lost its connection raises then.
-    with contextlib.suppress(AttributeError):
-        transport.abort()
+REST_S = 2.0  # after a message its memory is kept for the next: fresh pages cost the loop dearly
 
 
 class Channel(Protocol):
@@ -71,6 +65,7 @@ class Line(asyncio.BufferedProtocol):
         self._last: bool | None = None  # of the chunk in ``_target``; None: that is the head
         self._ready: deque[tuple[memoryview, bool]] = deque()
         self._spare: list[bytearray] = []  # buffers for large chunks
+        self._resting: asyncio.TimerHandle | None = None
         self._lent: memoryview | None = None  # what the reader has
         self._owed: set[asyncio.Task[None]] = set()  # until the limit admits what came
         self._arrived = asyncio.Event()
@@ -82,7 +77,6 @@ class Line(asyncio.BufferedProtocol):
         assert isinstance(transport, asyncio.Transport), "TLS gives one that reads and writes"
         self.transport = transport
         self.encrypted = transport.get_extra_info("ssl_object")
-        transport.set_write_buffer_limits(2 * SLICE_BYTES)
         self._writable.set()
         self._opened(self)
 
@@ -92,6 +86,8 @@ class Line(asyncio.BufferedProtocol):
         self._writable.set()
         for debt in self._owed:
             debt.cancel()
+        if self._resting is not None:
+            self._resting.cancel()
 
     def pause_writing(self) -> None:
         self._writable.clear()
@@ -143,7 +139,7 @@ class Line(asyncio.BufferedProtocol):
             self._read_on()
         self._lent = chunk
         if last:
-            self._spare.clear()  # a line at rest holds little
+            self._rest_later()
         return chunk, last
 
     @property
@@ -159,17 +155,17 @@ class Line(asyncio.BufferedProtocol):
         if len(view) <= _SMALL:
             await self._send(head + view)
             return
-        await self._send(head)
         start, up = 0, self._throttles.up
         while start < len(view):
-            piece = view[start : start + up.piece(SLICE_BYTES)]
+            piece = view[start : start + up.piece(limits.CHUNK_BYTES_MAX)]
             await up.admit(len(piece))
-            await self._send(piece)
+            await (self._send(piece) if start else self._send(head, piece))
             start += len(piece)
-            await asyncio.sleep(0)  # a write to a fast reader never suspends by itself
+            # A write to a fast reader never suspends by itself.  A chunk takes two milliseconds.
+            await asyncio.sleep(0)
 
     def abort(self) -> None:
-        abort(self.transport)
+        self.transport.abort()
 
     def close(self) -> None:
         """Say goodbye properly."""
@@ -177,14 +173,14 @@ class Line(asyncio.BufferedProtocol):
 
     # --- inside ----------------------------------------------------------------------------------
 
-    async def _send(self, piece: Buffer) -> None:
+    async def _send(self, *pieces: Buffer) -> None:
         if not self._writable.is_set():
-            async with asyncio.timeout(patience_s(2 * SLICE_BYTES)):
+            async with asyncio.timeout(patience_s(2 * limits.CHUNK_BYTES_MAX)):
                 await self._writable.wait()
         if self.lost.is_set() or self.transport.is_closing():
             raise ConnectionResetError("the connection is lost")
-        self.transport.write(piece)
-        self._moved += len(piece)
+        self.transport.writelines(pieces)
+        self._moved += sum(map(len, pieces))
 
     async def _more(self) -> None:
         """Wait until something has come, or nothing will: a slot must not be held by silence."""
@@ -211,6 +207,12 @@ class Line(asyncio.BufferedProtocol):
         full = len(self._ready) >= _AHEAD
         if not (self._owed or full or self._fault or self.lost.is_set()):
             self.transport.resume_reading()
+
+    def _rest_later(self) -> None:
+        """A line at rest holds little."""
+        if self._resting is not None:
+            self._resting.cancel()
+        self._resting = asyncio.get_running_loop().call_later(REST_S, self._spare.clear)
 
     def _room(self, length: int) -> memoryview:
         """Memory for a chunk."""

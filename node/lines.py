@@ -10,12 +10,12 @@ from covey.node.letters import Letters, Refused
 from covey.node.line import Line
 from covey.node.throttle import Limits
 from covey.node.tls import Credentials, PeerContext, handshake
+from covey.node.tunnel import Tunnel, scratch
 from covey.node.unreachable import Kind, Unreachable, failed, not_dialled, refused
 from covey.protocols.identity import PeerId
 
 KEEP_S = 50.0  # an unused connection; shorter than the server's listener.IDLE_S
 CONNECT_S = 4.0  # TCP and TLS; the server gives a handshake 5 s
-_CLOSE_S = 1.0  # for a goodbye
 
 
 class Lines:
@@ -24,6 +24,7 @@ class Lines:
     def __init__(self, credentials: Credentials, limits: Limits) -> None:
         self._credentials = credentials
         self._limits = limits
+        self._scratch = scratch()
         self._contexts: dict[PeerId, PeerContext] = {}
         self._idle: dict[PeerId, tuple[Line, asyncio.TimerHandle]] = {}
 
@@ -73,11 +74,11 @@ class Lines:
             self._contexts[peer] = context
         loop, line = asyncio.get_running_loop(), Line(self._limits)
         with handshake() as line.handshake:
+            tunnel = Tunnel(context, self._scratch, lambda lane: line)
             try:
                 async with asyncio.timeout(CONNECT_S):
-                    await loop.create_connection(
-                        lambda: line, host, port, ssl=context, ssl_shutdown_timeout=_CLOSE_S
-                    )
+                    await loop.create_connection(lambda: tunnel, host, port)
+                    await tunnel.ready()
             except OSError as error:
                 raise not_dialled(address, error, line.handshake.refusal) from error
         return line

@@ -14,18 +14,21 @@ from ipaddress import ip_address
 
 from covey.node.door import Door
 from covey.node.faults import OperatorError
-from covey.node.line import abort
+from covey.node.ledger import Lane
 from covey.node.tasks import OnBug, Tasks
 from covey.node.tls import PeerContext, PeerSocket, handshake
+from covey.node.tunnel import CLOSE_S, Tunnel, scratch
 from covey.protocols.errors import Forged, RemoteError, TooLarge
 from covey.protocols.identity import PeerId
 
 HANDSHAKE_S = 5.0
 HEADER_S = 10.0  # from the handshake to the end of the first request's headers
 IDLE_S = 60.0  # between requests; longer than the client keeps a connection (transport.KEEP_S)
-LINGER_S = 1.0  # for a refused client to read why before the connection is reset
+LINGER_S = CLOSE_S  # for a refused client to read why before the connection is reset
 CONNECTIONS_MAX = 1024
 CONNECTIONS_PER_PEER_MAX = 12
+
+Factory = Callable[[Lane], asyncio.BaseProtocol]
 
 _log = logging.getLogger(__name__)
 
@@ -36,18 +39,18 @@ class Visit:
     def __init__(self, transport: asyncio.Transport, host: str) -> None:
         self.transport = transport
         self.host = host
-        self._timer = asyncio.get_running_loop().call_later(HEADER_S, abort, transport)
+        self._timer = asyncio.get_running_loop().call_later(HEADER_S, transport.abort)
 
     def busy(self) -> None:
         self._timer.cancel()
 
     def idle(self) -> None:
         self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_later(IDLE_S, abort, self.transport)
+        self._timer = asyncio.get_running_loop().call_later(IDLE_S, self.transport.abort)
 
     def end(self) -> None:
         self._timer.cancel()
-        abort(self.transport)
+        self.transport.abort()
 
 
 class Listener:
@@ -61,14 +64,15 @@ class Listener:
     ) -> None:
         self._visits: dict[PeerSocket, Visit] = {}
         self._context = context
+        self._scratch = scratch()
         self._rejected = rejected
         self._door = Door()
         self._tasks = Tasks(on_bug)
         self._waiting: set[socket.socket] = set()  # accepted, and not yet greeted
         self._socket: socket.socket | None = None
 
-    def start(self, host: str, port: int, factory: Callable[[], asyncio.Protocol]) -> int:
-        """Listen and return the port.  Each member's connection gets a protocol of ``factory``.
+    def start(self, host: str, port: int, factory: Factory) -> int:
+        """Listen and return the port.  ``factory`` makes the protocol of a member's connection.
 
         Raises OperatorError when the place is taken or none of this machine's.
         """
@@ -106,9 +110,7 @@ class Listener:
             self._visits[encrypted] = found
         return found
 
-    async def _accept(
-        self, listener: socket.socket, factory: Callable[[], asyncio.Protocol]
-    ) -> None:
+    async def _accept(self, listener: socket.socket, factory: Factory) -> None:
         loop = asyncio.get_running_loop()
         while True:
             await _readable(listener)
@@ -133,26 +135,21 @@ class Listener:
                 self._waiting.discard(connection)
                 connection.close()
 
-    async def _greet(
-        self, connection: socket.socket, host: str, factory: Callable[[], asyncio.Protocol]
-    ) -> None:
+    async def _greet(self, connection: socket.socket, host: str, factory: Factory) -> None:
         """Shake hands with one client; the factory's protocol takes over if it is a member."""
         self._waiting.discard(connection)
         loop = asyncio.get_running_loop()
         well: bool | None = None
         with handshake() as record:
+            tunnel = Tunnel(self._context, self._scratch, factory, server_side=True)
             try:
-                transport, _ = await loop.connect_accepted_socket(
-                    factory,
-                    connection,
-                    ssl=self._context,
-                    ssl_handshake_timeout=HANDSHAKE_S,
-                    ssl_shutdown_timeout=LINGER_S,
-                )
+                await loop.connect_accepted_socket(lambda: tunnel, connection)
+                async with asyncio.timeout(HANDSHAKE_S):
+                    await tunnel.ready()
                 well = True
-                self._welcome(transport)
+                self._welcome(tunnel)
             except OSError as error:  # ssl.SSLError is one
-                if record.refusal is not None or isinstance(error, ConnectionAbortedError):
+                if record.refusal is not None or isinstance(error, TimeoutError):
                     well = False  # refused, or not done after HANDSHAKE_S
                 if record.refusal is not None:
                     why = getattr(record.refusal, "reason", None) or str(record.refusal)
@@ -162,17 +159,17 @@ class Listener:
             finally:
                 self._door.ended(host, well, loop.time())
 
-    def _welcome(self, transport: asyncio.Transport) -> None:
-        encrypted = transport.get_extra_info("ssl_object")
+    def _welcome(self, tunnel: Tunnel) -> None:
+        encrypted = tunnel.encrypted
         for old, visit in list(self._visits.items()):
             if visit.transport.is_closing():
                 visit.end()
                 del self._visits[old]
-        self.visit(encrypted, transport)
+        self.visit(encrypted, tunnel)
         of_peer = sum(other.peer == encrypted.peer for other in self._visits)
         if of_peer > CONNECTIONS_PER_PEER_MAX or len(self._visits) > CONNECTIONS_MAX:
             self._rejected(encrypted.peer, TooLarge(f"{of_peer} connections at once"))
-            abort(transport)
+            tunnel.abort()
 
     def _is_trusted(self, host: str) -> bool:
         """Whether a member is connected from ``host``; this machine always is."""

@@ -17,7 +17,7 @@ from aiohttp import web
 from covey.node import streams
 from covey.node.ledger import Lane
 from covey.node.letters import Letters, Refused
-from covey.node.line import Line, abort
+from covey.node.line import Line
 from covey.node.listener import IDLE_S, LINGER_S, Listener, Visit, host_of, log_bug
 from covey.node.tasks import OnBug, Tasks
 from covey.node.throttle import Limits, Throttle
@@ -118,7 +118,11 @@ class PeerServer:
         await self._runner.setup()
         server = self._runner.server
         assert server is not None, "made by setup"
-        return self._listener.start(host, port, lambda: _Switch(server, self._lined))
+
+        def protocol(lane: Lane) -> asyncio.BaseProtocol:
+            return self._lined() if lane is Lane.EXCHANGE else server()
+
+        return self._listener.start(host, port, protocol)
 
     async def close(self) -> None:
         """Stop listening, give running requests a second, then drop every connection."""
@@ -149,7 +153,7 @@ class PeerServer:
             # Without its end it was cut off; else our answer was lost, which is nobody's fault.
             if not request.content.is_eof():
                 self._handler.rejected(encrypted.peer, Malformed("the message was cut off"))
-            abort(transport)
+            transport.abort()
             return web.Response(status=400)  # never arrives; aiohttp logs what is raised as a bug
         finally:
             visit.idle()
@@ -300,7 +304,7 @@ async def _sending(
             await response.write_eof()
     except TimeoutError as error:
         if request.transport is not None:
-            abort(request.transport)
+            request.transport.abort()
         raise ConnectionResetError("the peer reads too slowly") from error
 
 
@@ -317,19 +321,6 @@ async def _dismiss(letters: Letters, status: int, reason: str, detail: str) -> N
             await letters.refuse(status, reason, detail)
             while True:
                 await letters.channel.read()
-
-
-class _Switch(asyncio.Protocol):
-    """Gives a connection to who serves its lane: that is known after the handshake."""
-
-    def __init__(self, http: Callable[[], asyncio.BaseProtocol], lined: Callable[[], Line]) -> None:
-        self._http, self._lined = http, lined
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        lane = transport.get_extra_info("ssl_object").lane
-        chosen = self._lined() if lane is Lane.EXCHANGE else self._http()
-        transport.set_protocol(chosen)
-        chosen.connection_made(transport)
 
 
 class _Slots:

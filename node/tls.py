@@ -8,18 +8,20 @@ import os
 import ssl
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any
 
 from covey.node.ledger import Lane, Ledger
+from covey.node.streams import Buffer
 from covey.protocols.certificates import authority, leaf, peer_of, pem
 from covey.protocols.errors import Forged
 from covey.protocols.identity import Identity, PeerId
 
 # X509_V_FLAG_NO_CHECK_TIME, which the ssl module does not name: clocks on a LAN are wrong.
 _NO_CHECK_TIME = ssl.VerifyFlags(0x200000)
+RECORD_BYTES = 1 << 14  # the most in one (RFC 8446, 5.1)
 
 
 class WrongIdentity(ssl.SSLError):
@@ -56,10 +58,10 @@ def handshake() -> Iterator[Handshake]:
 
 
 class PeerSocket(ssl.SSLObject):
-    """TLS over asyncio's memory buffers that proves the peer and counts the bytes.
+    """TLS over memory buffers that proves the peer and counts the bytes.
 
-    asyncio builds it through ``SSLContext.wrap_bio``; a handler gets it from its transport by
-    ``get_extra_info("ssl_object")``.
+    Tunnels (tunnel.py) and asyncio build it through ``SSLContext.wrap_bio``; a handler gets it from
+    its transport by ``get_extra_info("ssl_object")``.
     """
 
     peer: PeerId  # whose key the handshake proved; unset before
@@ -84,6 +86,11 @@ class PeerSocket(ssl.SSLObject):
     def lane(self) -> Lane:
         """What the connection is for, once it is open."""
         return self._lane or Lane.CONTROL
+
+    @property
+    def refused(self) -> bool:
+        """Whether we did, and the alert that says why is to be sent."""
+        return self._refusal is not None
 
     def do_handshake(self) -> None:
         if self._refusal is not None:
@@ -111,9 +118,7 @@ class PeerSocket(ssl.SSLObject):
         try:
             return super().read(len, buffer)
         except ssl.SSLError as error:
-            # In TLS 1.3 the server refuses a client's certificate after the client's handshake.
-            if "ALERT" in (getattr(error, "reason", None) or ""):
-                self._handshake.refusal = error
+            self._note(error)
             raise
         finally:
             self._count(waiting, queued)
@@ -132,11 +137,66 @@ class PeerSocket(ssl.SSLObject):
         finally:
             self._count(waiting, queued)
 
-    def _count(self, waiting: int, queued: int) -> None:
+    # --- what a tunnel calls: all at once, where asyncio goes record by record -------------------
+
+    def feed(self, sealed: Buffer) -> None:
+        """Take what has come from the other end."""
+        self._incoming.write(sealed)
+
+    def sealed(self) -> bytes:
+        """What is to be sent to it."""
+        return self._outgoing.read()
+
+    def decrypt(self, target: memoryview) -> int:
+        """Fill ``target`` as far as what was fed goes; 0 after the other end's goodbye.
+
+        Raises SSLWantReadError if there is nothing.
+        """
+        waiting, queued, filled = self._incoming.pending, self._outgoing.pending, 0
+        read: Callable[[int, memoryview], Any] = super().read  # the count, into a buffer
+        try:
+            while filled < len(target) and (count := read(RECORD_BYTES, target[filled:])):
+                filled += count
+        except ssl.SSLWantReadError:
+            if not filled:
+                raise
+        except ssl.SSLError as error:
+            self._note(error)
+            raise
+        finally:
+            self._count(waiting, queued)
+        return filled
+
+    def encrypt(self, data: Buffer) -> None:
+        """Seal all of ``data``."""
+        waiting, queued = self._incoming.pending, self._outgoing.pending
+        write, view = super().write, memoryview(data)
+        try:
+            while view:
+                view = view[write(view) :]  # a record
+        finally:
+            self._count(waiting, queued)
+
+    def goodbye(self) -> None:
+        """Seal one, whether or not the other end's has come."""
+        with suppress(ssl.SSLError):  # what it said meanwhile is lost on us
+            self.unwrap()
+
+    def count(self, received: int = 0, sent: int = 0) -> None:
+        """Bytes that passed."""
         lane = self._lane or Lane.of_alpn(self.selected_alpn_protocol())
-        ledger = self._policy.ledger
-        ledger.received[lane] += waiting - self._incoming.pending
-        ledger.sent[lane] += self._outgoing.pending - queued
+        self._policy.ledger.received[lane] += received
+        self._policy.ledger.sent[lane] += sent
+
+    # --- inside ----------------------------------------------------------------------------------
+
+    def _count(self, waiting: int, queued: int) -> None:
+        self.count(waiting - self._incoming.pending, self._outgoing.pending - queued)
+
+    def _note(self, error: ssl.SSLError) -> None:
+        # In TLS 1.3 the server refuses a client's certificate after the client's handshake.
+        if "ALERT" in (getattr(error, "reason", None) or ""):
+            self._handshake.refusal = error
 
     def _proven(self) -> PeerId:
         certificate = self.getpeercert(True)

@@ -11,6 +11,7 @@ from covey.node.ledger import Lane
 from covey.node.line import Line
 from covey.node.rate import OFF, Rate
 from covey.node.throttle import Limits
+from covey.node.tunnel import Tunnel, scratch
 from covey.protocols import limits
 from covey.protocols.errors import TooLarge
 from tests.node.members import SECRET, Member, noise
@@ -25,16 +26,17 @@ async def lines(*throttles: Limits) -> AsyncIterator[tuple[Line, Line]]:
     one, two = Member(1, SECRET), Member(2, SECRET)
     caps = throttles or (Limits(), Limits())
     loop, there = asyncio.get_running_loop(), Line(caps[1])
-    server = await loop.create_server(
-        lambda: there, "127.0.0.1", 0, ssl=two.credentials.server_context()
-    )
+    theirs = Tunnel(two.credentials.server_context(), scratch(), lambda lane: there, True)
+    server = await loop.create_server(lambda: theirs, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    context = one.credentials.client_context(Lane.EXCHANGE, two.peer)
     here = Line(caps[0])
+    context = one.credentials.client_context(Lane.EXCHANGE, two.peer)
+    ours = Tunnel(context, scratch(), lambda lane: here)
     try:
         async with asyncio.timeout(PATIENCE_S):
-            await loop.create_connection(lambda: here, "127.0.0.1", port, ssl=context)
-            await until(lambda: hasattr(there, "transport"))
+            await loop.create_connection(lambda: ours, "127.0.0.1", port)
+            await ours.ready()
+            await theirs.ready()
             yield here, there
     finally:
         for end in (here, there):
@@ -146,8 +148,22 @@ def test_memory_is_used_again() -> None:
             assert chunk == noise(100 * KIB, seed)
             buffers.add(id(chunk.obj))
         assert len(buffers) <= line._AHEAD + 2
-        assert not there._spare, "a line at rest holds little"
         await giving
+
+    play(scenario)
+
+
+def test_a_line_at_rest_holds_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    """But not at once: the next message is to find its memory there."""
+
+    async def scenario(here: Line, there: Line) -> None:
+        for rest_s in (PATIENCE_S, 0.0):
+            monkeypatch.setattr(line, "REST_S", rest_s)
+            await here.write(bytes(100 * KIB))
+            await here.write(b"the end", last=True)
+            await collect(there, 2)
+            assert len(there._spare) == 1
+        await until(lambda: not there._spare)
 
     play(scenario)
 
@@ -263,11 +279,3 @@ def test_a_lost_line_waits_for_no_limit() -> None:
         assert not there._owed
 
     play(scenario, *caps)
-
-
-def test_a_lost_connection_may_be_dropped_again() -> None:
-    class Lost(asyncio.Transport):
-        def abort(self) -> None:  # as Python 3.11.2 does it
-            raise AttributeError("'NoneType' object has no attribute '_abort'")
-
-    line.abort(Lost())
