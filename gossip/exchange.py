@@ -238,8 +238,6 @@ class Proposer(Exchange):
 class Accepter(Exchange):
     """The side that was asked."""
 
-    belated = False  # its learner has yet to train on from the period that was closed last
-
     def accept(
         self, propose: Propose, payload: Buffer, nonce: bytes
     ) -> tuple[Accept, Buffer, Iterator[memoryview]]:

@@ -203,7 +203,6 @@ class Pair(Core):
             accept, scales, layer = opened.accept(propose, payload, self._rng.randbytes(16))
         except Unsupported as error:
             return Outgoing(sender, Refuse(propose.exchange, "codec", str(error)))
-        opened.belated = self.replica.outstanding
         self._hold(opened, now, until)
         self.heard(propose.lineage)
         return Outgoing(sender, accept, scales, self.of(opened, layer))
@@ -278,7 +277,7 @@ class Pair(Core):
             if self._due and (isinstance(opened, Proposer) or opened.peer not in self._called):
                 self._due -= 1
                 self._renew()
-            elif isinstance(opened, Accepter) and not opened.belated:
+            elif isinstance(opened, Accepter):
                 self._called.add(opened.peer)
         self._end(opened, reason, detail)
 
