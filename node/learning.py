@@ -29,8 +29,9 @@ from covey.protocols.messages import Lineage, Phase
 _PACE_PER_EXCHANGE = 10.0  # automatic cadence: exchanges take at most a tenth of the time
 _PACE_LEAST_S = 0.5
 _PACE_MOST_S = 30.0
-_BUSY_WAIT_S = 0.02  # before asking the next peer after one was busy, at least
-_BUSY_SHARES = (1 / 16, 1 / 4, 2)  # of an exchange's time, after one, two and more were
+_BUSY_WAIT_S = 0.02  # before asking a peer again that was busy, at least
+_BUSY_SHARES = (1 / 4, 1, 2)  # of an exchange's time, after all were busy once, twice and more
+_NEWS = 0.25  # of the smoothed time of an exchange, that is the latest one's
 _SETTLE_S = 10.0
 _SETTLE_GAP_S = 0.15  # between settling exchanges while peers still train
 # Until a peer is asked again that was not ready (its standing comes sooner), that let us wait (x is
@@ -94,6 +95,7 @@ class Learning:
         self._opened = 0, 0  # exchanges made when the last two periods were opened
         self.moves = 0  # of x, ever: whether there is something to save
         self._verdict = Verdict()
+        self._exchange_s = 0.0  # that one takes, smoothed
         self._unready: dict[PeerId, float] = {}  # until when a peer is not asked
         self._tasks = Tasks(on_bug)
         self._timed = (time.monotonic(), 0)
@@ -269,23 +271,29 @@ class Learning:
         core, in_vain = self._core, 0  # peers in a row that were busy
         while core.due:
             busy, completed = self.tally.busy, self.tally.exchanges
-            took_s = await self.conversation.propose(self._partners())
+            partners = self._partners()
+            took_s = await self.conversation.propose(partners)
             if took_s is None:
                 return
             if self.tally.exchanges > completed:
                 self._metrics.exchanged(took_s)
+                self._exchange_s += _NEWS * (took_s - self._exchange_s)
             in_vain = in_vain + 1 if self.tally.busy > busy else 0
             if in_vain and core.due:
-                await self._stand_back(in_vain)
+                rounds = in_vain // max(1, len(partners))
+                await self._stand_back(self._span_s(rounds) if rounds else took_s / 2)
 
-    async def _stand_back(self, in_vain: int) -> None:
-        """Wait before the next peer is asked, as many have been busy; or until we are called.
+    def _span_s(self, rounds: int) -> float:
+        """For how long to ask nobody, after all were busy so many times."""
+        share = _BUSY_SHARES[min(rounds, len(_BUSY_SHARES)) - 1]
+        return max(_BUSY_WAIT_S, share * self._exchange_s)
 
-        Uniform in one to two times a span, so that two that collided do not again.  Where all began
-        at once most were only asking, and soon are free; later they are in exchanges.
+    async def _stand_back(self, span_s: float) -> None:
+        """Wait before the next peer is asked, as the last one was busy; or until we are called.
+
+        Uniform in one to two times a span, so that two that collided do not again: for who has yet
+        to be asked no longer than the question took, as others may wait as well.
         """
-        share = _BUSY_SHARES[min(in_vain, len(_BUSY_SHARES)) - 1]
-        span_s = max(_BUSY_WAIT_S, share * self.conversation.typical_s)
         self._met.clear()
         with suppress(TimeoutError):
             async with asyncio.timeout(span_s * (1 + self._core.chance())):
