@@ -851,8 +851,23 @@ FUNCTION(follow)
     return done(&taken, Py_NewRef(Py_None));
 }
 
+/* A pair of buffers comes as one argument: a tuple of both, or None. */
 FUNCTION(outer_step)
 {
+    enum { PAIR = 5, GIVEN = 8 };
+    PyObject *flat[GIVEN + 1];
+    bool none = given == GIVEN && args[PAIR] == Py_None;
+    if (given != GIVEN ||
+        !(none || (PyTuple_Check(args[PAIR]) && PyTuple_GET_SIZE(args[PAIR]) == 2))) {
+        PyErr_SetString(PyExc_TypeError, "8 arguments are needed, the codes a pair or None");
+        return NULL;
+    }
+    for (int i = 0; i < GIVEN + 1; i++)
+        flat[i] = args[i < PAIR ? i : i - 1];
+    flat[PAIR] = none ? Py_None : PyTuple_GET_ITEM(args[PAIR], 0);
+    flat[PAIR + 1] = none ? Py_None : PyTuple_GET_ITEM(args[PAIR], 1);
+    args = flat;
+    given++;
     TAKE("fffffBff", "rwwowoop", 1);
     Py_ssize_t blocks = blocks_in(ITEMS(0));
     NEED(ITEMS(1) == ITEMS(0) && ITEMS(2) == ITEMS(0) && ITEMS(4) == 3 * blocks);
@@ -909,7 +924,7 @@ static PyMethodDef methods[] = {
 };
 
 /* Grows with every change of what a function takes or does; native.py has the same number. */
-enum { INTERFACE = 6 };
+enum { INTERFACE = 7 };
 
 static int set_up(PyObject *module)
 {

@@ -12,8 +12,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from covey.gossip import mixing, quantiser
+from covey.gossip.blocks import CODED
 from covey.gossip.quantiser import LAYERS, Floats, Indices, Moves, Quantiser, Workspace
-from covey.gossip.reference import CODED
 from covey.gossip.screening import Pair
 from covey.protocols.errors import Malformed, Unsupported
 from covey.protocols.limits import CHUNK_BYTES_MAX
@@ -45,9 +45,9 @@ class Coder(Protocol):
     returns what is left over.  Then each side writes a layer as soon as it knows that one is
     needed; a reader that can ask for no more may ``skip`` what is unsure after layer 0.  When
     nothing is ``pending``, ``outcome`` tells how long the difference is, and the largest of each
-    block, at most ``most``; ``apply`` adds it, weighted, to x.  ``moves`` is what it would add to the parameters, if that can wait: until
-    then the workspace is in use.  Unless the vector turned out ``tame`` while it was written, which
-    no value is that is not finite, the difference means nothing.
+    block, at most ``most``; ``apply`` adds it, weighted, to x.  ``moves`` is what it would add to
+    the parameters, if that can wait: until then the workspace is in use.  Unless the vector turned
+    out ``tame`` as it was written, which one that is not finite is not, all that means nothing.
     """
 
     @property
@@ -147,7 +147,10 @@ class F32:
 
     def write(self) -> memoryview:
         self.tame = mixing.finite(self._x)
-        little = (self._x if self.tame else np.zeros_like(self._x)).astype("<f4", copy=False)
+        if not self.tame:  # parameters, which will not count
+            self._x = self._x.copy()
+            self._x[: self._parameters] = 0
+        little = self._x.astype("<f4", copy=False)
         return memoryview(little.data).cast("B")
 
     def layer_size(self) -> int:

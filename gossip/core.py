@@ -213,7 +213,7 @@ class Core(ABC):
 
     def get_ready(self) -> None:
         """Do what the next exchange would have to wait for."""
-        self.replica.typical()
+        self.replica.history.typical()
 
     def intake(self, sender: PeerId, message: ExchangeMessage) -> Intake:
         """Take a message whose payload comes in pieces.  Raises RemoteError."""
@@ -296,7 +296,7 @@ class Core(ABC):
 
     def _side(self, workspace: Workspace | None = None) -> Side:
         replica = self.replica
-        scales = own_scales(replica.sizes(), replica.movement(), replica.typical())
+        scales = own_scales(replica.sizes(), replica.movement(), replica.history.typical())
         return Side(replica.unchecked, replica.parameters, scales, workspace)
 
 

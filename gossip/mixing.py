@@ -8,18 +8,20 @@ from math import fsum, sqrt
 
 import numpy as np
 
+from covey.gossip.blocks import LANES, Floats
 from covey.gossip.config import OuterStep
 from covey.gossip.kernels import chosen as kernels
 from covey.gossip.quantiser import Moves, blocks_in
-from covey.gossip.reference import LANES, Bytes, Floats
 
 _CHUNK = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What the outer step moves: phi and m, and what it leaves: ``sums``, shape (3, blocks), of each
-    block the largest |phi|, the sum of its squares, and the largest |x - phi| of before."""
+    """What the outer step moves: phi and m; and what it leaves: ``sums``, shape (3, blocks).
+
+    Those are of each block the largest |phi|, the sum of its squares, and the largest |x - phi| of
+    before."""
 
     slow: Floats
     momentum: Floats
@@ -85,13 +87,12 @@ def outer_step(
     included; see stability.py for why it is not NoLoCo's heavy-ball.  All in one pass: memory is
     what it costs.
     """
-    codes: tuple[Bytes, Floats] | tuple[None, None] = (None, None)
-    numbers, deep = (0.0, step.momentum, step.rate), None
+    codes, deep, numbers = None, None, (0.0, step.momentum, step.rate)
     if moves is not None:
         codes, numbers = (moves.difference, moves.steps), (moves.weight, *numbers[1:])
         deep = moves.add_deep(x)
     vectors = x, state.slow, state.momentum, learner, state.sums
-    changed = kernels.outer_step(*vectors, *codes, increment, numbers)
+    changed = kernels.outer_step(*vectors, codes, increment, numbers)
     if deep is not None and increment is not None and learner is None:
         deep.tell(state.slow, increment)
         changed = True

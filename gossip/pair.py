@@ -271,7 +271,7 @@ class Pair(Core):
                 detail = f"{opened.distances[0]:.3g} away, far beyond what recent peers are"
         if reason not in ("unfit", "implausible"):  # which would only make our scales coarser
             assert opened.largest is not None
-            self.replica.remember(opened.largest)
+            self.replica.history.remember(opened.largest)
         if not reason:
             self._contraction.met(opened.factors[0] / 2)
             if self._due and (isinstance(opened, Proposer) or opened.peer not in self._called):

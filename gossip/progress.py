@@ -16,8 +16,8 @@ from random import Random
 
 import numpy as np
 
-from covey.gossip.kernels import chosen as kernels
 from covey.gossip.config import Screening
+from covey.gossip.kernels import chosen as kernels
 from covey.gossip.quantiser import BLOCK, Floats, Indices, blocks_in, gathered
 
 _BLOCKS = 1024  # 65,536 parameters: 256 KiB tell the share to about a hundredth

@@ -16,7 +16,6 @@ padded with zeros.  A layer is its blocks one after the other, each 32 bytes of 
 so that any run of blocks is a run of bytes.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from math import fsum, sqrt
 
@@ -24,11 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from covey.gossip import reference
+from covey.gossip.blocks import BLOCK as BLOCK
+from covey.gossip.blocks import CODED, HALF, LANES, Bytes
+from covey.gossip.blocks import Buffer as Buffer
+from covey.gossip.blocks import Floats as Floats
 from covey.gossip.kernels import chosen as kernels
-from covey.gossip.reference import BLOCK as BLOCK
-from covey.gossip.reference import CODED, HALF, LANES, Bytes
-from covey.gossip.reference import Buffer as Buffer
-from covey.gossip.reference import Floats as Floats
 from covey.protocols.errors import Malformed
 
 LAYERS = 3  # 4, 8 and 12 bits of every difference at most
@@ -196,7 +195,8 @@ class Quantiser:
     def skip(self) -> None:
         """Take the difference of the blocks still unsure for zero: no further layer will come.
 
-        For the largest of a block it is what one more layer could have told, so that scales grow fast enough.
+        The largest of a block is then what one more layer could have told, so that scales grow fast
+        enough.
         """
         unsure = self.unsure
         self._work.difference[unsure] = 0

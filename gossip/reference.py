@@ -14,11 +14,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-BLOCK = 64
-HALF = BLOCK // 2
-CODED = HALF + 1  # bytes
-LANES = 32  # sums of squares that are kept apart
-WEYL = 2654435769  # 2**32 / golden ratio: equidistributed multiples
+from covey.gossip.blocks import (
+    BLOCK,
+    CODED,
+    HALF,
+    LANES,
+    WEYL,
+    Buffer,
+    Bytes,
+    Floats,
+)
+from covey.gossip.blocks import grid as grid
+from covey.gossip.blocks import outcome as outcome
+from covey.gossip.blocks import own_scales as own_scales
+from covey.gossip.blocks import pack as pack
+from covey.gossip.blocks import unpack as unpack
+
 _CHUNK = 512  # blocks worked on at a time: 128 KiB of float32
 _OFFSETS = np.arange(BLOCK, dtype=np.uint32) * np.uint32(WEYL)
 # Each odd number below 128 once, with a sign, found by search so that the prefix sums all differ
@@ -33,10 +44,6 @@ _CHECK_WEIGHTS = np.array([
     -75, -37, -121, 27, 79, -77, 85, 25, -15, 57, -45, 59, -93, -39, -49, -63,
 ], np.float32)
 # fmt: on
-
-Buffer = bytes | bytearray | memoryview
-Bytes = NDArray[np.uint8]
-Floats = NDArray[np.float32]
 
 
 def block_max(a: Floats, b: Floats | None, out: Floats) -> None:
@@ -144,76 +151,6 @@ def apply(
             np.subtract(out[flat], before, out=increment[flat])
 
 
-def own_scales(
-    sizes: Floats,
-    movement: Floats,
-    typical: Floats,
-    out: Floats,
-    numbers: tuple[float, float, float],
-) -> None:
-    """out <- the largest of typical, ``moved`` movement and ``finest`` sizes, at most ``largest``:
-    the three ``numbers``.  Nothing is NaN."""
-    moved, finest, largest = map(np.float32, numbers)
-    np.multiply(movement, moved, out=out)
-    np.maximum(typical, out, out=out)
-    np.maximum(out, sizes * finest, out=out)
-    np.minimum(out, largest, out=out)
-
-
-def pack(scales: Floats, out: NDArray[np.uint16]) -> None:
-    """out <- the upper half of each float32, rounded up: of numbers that are not negative."""
-    out[:] = (scales.view(np.uint32) + np.uint32(0xFFFF)) >> np.uint32(16)
-
-
-def unpack(packed: NDArray[np.uint16], out: Floats, largest: int) -> bool:
-    """Read ``pack`` back; whether none was greater than ``largest``."""
-    out.view(np.uint32)[:] = packed.astype(np.uint32) << np.uint32(16)
-    return not np.count_nonzero(packed > largest)
-
-
-def grid(
-    scales: Floats,
-    steps: Floats,
-    inverse: Floats,
-    starts: NDArray[np.uint32],
-    numbers: tuple[float, float, int],
-) -> None:
-    """steps <- D and inverse <- 1 / D, both 0 where the scale is below ``smallest``; starts <- the
-    dither's counter of each block.  ``numbers``: D per scale, ``smallest``, seed."""
-    per_scale, smallest, seed = numbers
-    usable = scales >= np.float32(smallest)
-    np.multiply(scales, np.float32(per_scale), out=steps)
-    steps[~usable] = 0
-    inverse.fill(0)
-    np.divide(np.float32(1), steps, out=inverse, where=usable)
-    starts[:] = np.arange(len(starts), dtype=np.uint32)
-    starts *= np.uint32(BLOCK * WEYL & 0xFFFFFFFF)
-    starts += np.uint32(seed)
-
-
-def outcome(
-    energy: NDArray[np.int32],
-    peak: NDArray[np.int16],
-    doubtful: NDArray[np.bool_],
-    steps: Floats,
-    most: Floats,
-    largest: Floats,
-    lanes: NDArray[np.float64],
-    edge: float,
-) -> None:
-    """largest <- of each block the largest |k| D, at least D / 2, of ``edge`` steps where doubtful,
-    and never more than ``most``; lanes <- the sums of energy D**2 over every 32nd block."""
-    np.copyto(largest, peak)
-    np.maximum(largest, np.float32(0.5), out=largest)
-    largest[doubtful] = edge
-    largest *= steps
-    np.minimum(largest, most, out=largest)
-    wide = energy * steps.astype(np.float64) * steps
-    whole = len(wide) // LANES * LANES
-    np.add.reduce(wide[:whole].reshape(-1, LANES), axis=0, out=lanes)
-    lanes[: len(wide) - whole] += wide[whole:]
-
-
 def undone(
     x: Floats,
     rows: NDArray[np.uint32],
@@ -276,12 +213,11 @@ def outer_step(
     momentum: Floats,
     learner: Floats | None,
     sums: Floats,
-    difference: Bytes | None,
-    steps: Floats | None,
+    codes: tuple[Bytes, Floats] | None,
     increment: Floats | None,
     numbers: tuple[float, float, float],
 ) -> bool:
-    """d <- x - slow, and weight (D k) more if there is a difference; m <- alpha m + d;
+    """d <- x - slow, and weight (D k) more with ``codes``, which are k and D; m <- alpha m + d;
     slow <- slow + gamma (d + alpha m).  x and learner may be slow itself.
 
     increment <- slow - learner, or slow - x without one; returns whether that is not zero (False
@@ -293,8 +229,8 @@ def outer_step(
         moved = x[flat].copy()
         before = moved.copy() if learner is None else learner[flat].copy()
         block_max(moved, slow[flat], movement[rows])
-        if difference is not None and steps is not None:
-            moved += _moves(difference[rows], steps[rows], weight, len(moved))
+        if codes is not None:
+            moved += _moves(codes[0][rows], codes[1][rows], weight, len(moved))
         moved -= slow[flat]
         momentum[flat] *= np.float32(alpha)
         momentum[flat] += moved

@@ -5,7 +5,6 @@ only; buffers are plainly averaged); ``learner`` is what the learner has, as far
 mostly x, or x without the increment that is on its way, which takes no memory.
 """
 
-from dataclasses import dataclass
 from math import inf, sqrt
 
 import numpy as np
@@ -13,55 +12,39 @@ import numpy as np
 from covey.gossip import mixing
 from covey.gossip.codecs import Coder
 from covey.gossip.config import OuterStep
+from covey.gossip.gauge import Gauge
+from covey.gossip.history import History
+from covey.gossip.places import Places
 from covey.gossip.quantiser import Floats, Moves, block_max, blocks_in
+from covey.gossip.saved import Saved as Saved
 from covey.gossip.screening import Pair
 from covey.protocols.layout import Layout
 
 _THERE, _NEAR, _ELSEWHERE = 0, 1, 2  # at x, or some steps away that did not count; at another model
 _SUM_LEAST = 1e-20
-_HISTORY = 9  # exchanges whose largest differences make the typical one of a block
-
-
-@dataclass(frozen=True, slots=True)
-class Saved:
-    """What a checkpoint keeps: float32 vectors of the layout's size and of its parameters."""
-
-    x: Floats
-    slow: Floats
-    momentum: Floats
-
-    @classmethod
-    def fresh(cls, vector: Floats, parameters: int) -> "Saved":
-        """The beginning of a model: at ``vector``, at rest."""
-        return cls(vector, vector[:parameters], np.zeros(parameters, np.float32))
 
 
 class Replica:
     """Vectors of one layout, and the operations that move them.
 
-    Memory is what they cost, so each passes once where it can, and x is where it need not be
-    copied to: at home, which is where the last outer step left it; in the memory of the learner's
-    snapshot, if that was lent; or in a room of its own, once it has moved on from either.  An
-    exchange's moves wait for what is done to x next.  What the learner has is kept only when it is
-    not told by x: mostly it has x, or x without the increment that it has yet to apply.
+    Memory is what they cost, so each passes once where it can.  x is at home where the last outer
+    step left it, in the learner's snapshot, if that was lent, or in its own room once it has moved
+    on from either; an exchange's moves wait for what is done to it next.  What the learner has is
+    kept only when x does not tell: mostly that, or that without an increment it has yet to apply.
     """
 
     def __init__(self, layout: Layout) -> None:
-        blocks = blocks_in(layout.parameters)
         self.size = layout.size
         self.parameters = split = layout.parameters
-        self._home: Floats = np.zeros(layout.size, np.float32)  # slow, and x's buffers
-        self._room: Floats | None = None  # made when x first leaves
-        self.slow: Floats = self._home[:split]
+        self._at = Places(layout.size)  # at home x's parameters are slow
+        self.slow: Floats = self._at.home[:split]
         self.momentum: Floats = np.zeros(split, np.float32)
         self._state = mixing.State.of(self.slow, self.momentum)
         self._sized = self._summed = False  # whether the state's sizes and energies are of x
+        self._plain = False  # x is away from slow by the learner's progress alone
         self.lent = False  # the last snapshot's memory is in use
         self.spoiled = False  # the last snapshot was not finite, and is not part of x
-        # Where x was, and the learner's buffers, while that is not known yet.
-        self._before: tuple[Floats, Floats] | None = None
-        self._x = self._view = self._home
-        self._go(self._home)
+        self._before: tuple[Floats, Floats] | None = None  # x and buffers, till that is known
         self._moves: Moves | None = None  # of an exchange, to be added to x's parameters
         self._known: Floats | None = None  # the learner's parameters, if x does not tell them
         self._shared = False  # those are in memory of x's, which will move
@@ -70,23 +53,24 @@ class Replica:
         self._there = False  # nothing but that increment lies between the learner and x
         self._apart = _ELSEWHERE  # where the learner trains on from
         self._joins = False  # the outstanding increment takes it to x
-        self._gauged = False  # whether the state's movement is a period's
-        self._history: Floats = np.zeros((_HISTORY, blocks), np.float32)
-        self._remembered = 0  # exchanges; the latest of them make the history
-        self._typical: Floats = np.zeros(blocks, np.float32)
-        self._renewed = True  # that is of all the history
+        self._gauge = Gauge(blocks_in(split))
+        self.history = History(blocks_in(split))
 
     @property
     def x(self) -> Floats:
-        """To be read: ``moving`` is to be written."""
+        """To be read: ``moving`` is to be written.  Looking at it changes nothing."""
         self._check()
-        return self.unchecked
+        if self._moves is None:
+            return self._at.view
+        moved, split = self._at.x.copy(), self.parameters
+        self._moves.add(moved[:split], moved[:split])
+        return moved
 
     @property
     def unchecked(self) -> Floats:
-        """x, or a snapshot of which it is not known yet whether it is finite."""
+        """x, which may be a snapshot that is yet to be found finite."""
         self._add_moves()
-        return self._view
+        return self._at.view
 
     def found_finite(self) -> None:
         """The caller has been through x, and it is."""
@@ -96,7 +80,7 @@ class Replica:
         """x, to be written by the caller."""
         self._check()
         self._leave(self._taken_moves())
-        return self._x
+        return self._at.x
 
     @property
     def learner(self) -> Floats:
@@ -106,30 +90,28 @@ class Replica:
 
     @property
     def saved(self) -> Saved:
-        """Views, not copies: valid until the replica moves."""
+        """Mostly views: valid until the replica moves."""
         return Saved(self.x, self.slow, self.momentum)
 
     def restore(self, saved: Saved) -> None:
         """Begin, or go on from a checkpoint.  The arrays are copied; no history is kept."""
         at_home = np.array_equal(saved.x[: self.parameters], saved.slow)
-        self._jump(saved.x, self._home if at_home else self._own_room())
+        self._jump(saved.x, self._at.home if at_home else self._at.room())
         np.copyto(self.slow, saved.slow)
         np.copyto(self.momentum, saved.momentum)
-        self._state.movement.fill(0)
-        self._remembered, self._renewed = 0, True
-        self._typical.fill(0)
+        self.history.forget()
 
     def learner_has(self, vector: Floats) -> None:
         """The learner was given, or said it holds, exactly ``vector``, which may be x."""
-        split, self._there = self.parameters, vector is self._view
+        split, self._there = self.parameters, vector is self._at.view
         self._known, self._shared = None if self._there else vector[:split].copy(), False
         np.copyto(self._buffers, vector[split:])
         self._unapplied = None
         self._apart, self._joins = _THERE, False
 
     def replace(self, vector: Floats) -> None:
-        """Go on from another model, which the learner has yet to be given by an increment."""
-        self._jump(vector, self._home)
+        """Go on from another model, of which the learner is yet to be given the increment."""
+        self._jump(vector, self._at.home)
         self.rest()
 
     def trains_on(self, applied: bool) -> bool:
@@ -143,7 +125,7 @@ class Replica:
     def moved(self, snapshot: Floats) -> tuple[float, float]:
         """How far the learner went since its last snapshot: parameters, buffers."""
         split = self.parameters
-        known = self._x[:split] if self._follows else self._tell_apart()
+        known = self._at.x[:split] if self._follows else self._tell_apart()
         return mixing.norm(snapshot[:split], known), mixing.norm(snapshot[split:], self._buffers)
 
     def progress(
@@ -161,14 +143,12 @@ class Replica:
         is ``lent`` is written, and must not be by others while ``self.lent``; then it may be found
         out ``later`` that the snapshot is not finite, when x is used or the period closed.
         """
-        later = later and lent and self._gauged and self._moves is None
-        later = later and not self.spoiled  # which seldom comes alone
-        self.spoiled = False
+        usual = self._gauge.recent and self._moves is None and not self.spoiled
         if counts and self._follows:
-            self.spoiled = not self._follow(snapshot, lent, later)
+            self.spoiled = not self._follow(snapshot, lent, later and lent and usual)
             return not self.spoiled
-        if not mixing.finite(snapshot):
-            self.spoiled = True
+        self.spoiled = not mixing.finite(snapshot)
+        if self.spoiled:
             return False
         if applied:
             self.applied()
@@ -185,28 +165,29 @@ class Replica:
         """``progress`` of a learner that had x: the snapshot is the new one."""
         split, finite = self.parameters, mixing.finite(snapshot[self.parameters :])
         if finite and not later:
-            finite = self._gauge(snapshot[:split])
+            finite = self._examine(snapshot[:split])
         if not finite:
             return False
-        self._before = (self._x, self._buffers.copy()) if later else None
-        self._summed, buffers = False, self._x[split:].copy()
+        self._before = (self._at.x, self._buffers.copy()) if later else None
+        self._summed, buffers = False, self._at.x[split:].copy()
         mixing.add_difference(buffers, snapshot[split:], self._buffers)
         np.copyto(self._buffers, snapshot[split:])
+        self._plain = self._at.x is self._at.home
         if lent:
-            self._go(snapshot)
+            self._at.go(snapshot)
         else:
-            self._go(self._own_room())
-            np.copyto(self._x[:split], snapshot[:split])
-        np.copyto(self._x[split:], buffers)
+            self._at.go(self._at.room())
+            np.copyto(self._at.x[:split], snapshot[:split])
+        np.copyto(self._at.x[split:], buffers)
         self.lent = lent
         return True
 
-    def _gauge(self, snapshot: Floats) -> bool:
+    def _examine(self, snapshot: Floats) -> bool:
         """Whether it is finite; and how far the learner went, if no period has told."""
-        if self._gauged:
+        if self._gauge.recent:
             return mixing.finite(snapshot)
-        sizes, movement = self._state.sizes, self._state.movement
-        mixing.follow(self._x[: self.parameters], snapshot, movement, sizes)
+        sizes, movement = self._state.sizes, self._gauge.movement
+        mixing.follow(self._at.x[: self.parameters], snapshot, movement, sizes)
         self._sized = bool(np.isfinite(sizes).all())
         if not self._sized:
             movement.fill(0)
@@ -215,9 +196,9 @@ class Replica:
     def _check(self) -> None:
         """If the snapshot that x is turns out not to be finite, x is what it was before."""
         before, self._before = self._before, None
-        if before is None or mixing.finite(self._x[: self.parameters]):
+        if before is None or mixing.finite(self._at.x[: self.parameters]):
             return
-        self._go(before[0])
+        self._at.go(before[0])
         self._buffers = before[1]
         self.lent, self.spoiled = False, True
 
@@ -225,9 +206,8 @@ class Replica:
         split = self.parameters
         known = self._tell_apart()
         self._leave(self._taken_moves())
-        movement = np.empty_like(self._state.movement) if self._gauged else self._state.movement
-        mixing.progress(self._x[:split], known, snapshot[:split], movement)
-        mixing.add_difference(self._x[split:], snapshot[split:], self._buffers)
+        mixing.progress(self._at.x[:split], known, snapshot[:split], self._gauge.measuring())
+        mixing.add_difference(self._at.x[split:], snapshot[split:], self._buffers)
         np.copyto(self._buffers, snapshot[split:])
 
     def applied(self) -> None:
@@ -253,7 +233,8 @@ class Replica:
         assert self._unapplied is None, "the last increment is not applied yet"
         parameters, changed = out[: self.parameters], True
         if self._known is not None:
-            changed = mixing.subtract(self.x[: self.parameters], self._known, parameters)
+            self._add_moves()
+            changed = mixing.subtract(self._at.x[: self.parameters], self._known, parameters)
         elif self._moves is not None:
             self._move(self._taken_moves(), parameters)
         else:
@@ -264,7 +245,7 @@ class Replica:
     def _hand_over(self, out: Floats, changed: bool) -> bool:
         """``out`` has the parameters' part."""
         split = self.parameters
-        changed |= mixing.subtract(self._x[split:], self._buffers, out[split:])
+        changed |= mixing.subtract(self._at.x[split:], self._buffers, out[split:])
         # To an ulp of the learner's, which is too much where it comes from another model.
         self._there = self._apart < _ELSEWHERE
         if not changed:
@@ -284,7 +265,7 @@ class Replica:
         if moves is None or moves.many_deep:
             coder.apply(self.moving(), weights)
         else:
-            coder.apply(self._x, (0.0, weights[1]))
+            coder.apply(self._at.x, (0.0, weights[1]))
             self._moves = moves
 
     def outer_step(self, step: OuterStep, out: Floats | None = None) -> bool:
@@ -299,13 +280,14 @@ class Replica:
             self._tell_apart()  # else the step itself tells what the learner will have
             self._there = False
         moves, split = self._taken_moves(), self.parameters
-        if moves is not None and len(moves.rows) and self._x is self._home:
+        if moves is not None and len(moves.rows) and self._at.x is self._at.home:
             self._leave(moves)
             moves = None
-        x, parameters = self._x[:split], None if out is None else out[:split]
+        x, parameters = self._at.x[:split], None if out is None else out[:split]
         changed = mixing.outer_step(x, self._state, step, moves, parameters, self._known)
         self._go_home()
-        self._sized = self._summed = self._gauged = True
+        self._sized = self._summed = True
+        self._gauge.close(self._state.movement, self._plain)
         if out is None or not self._hand_over(out, changed):
             return False
         if self._there:
@@ -316,14 +298,13 @@ class Replica:
         """Close a period with nobody to learn from: a lone node trains plainly, no momentum."""
         self._check()
         self._add_moves()
-        if self._x is not self._home:
+        if self._at.x is not self._at.home:
             if self._known is not None:
                 self._tell_apart()
-            np.copyto(self.slow, self._x[: self.parameters])
+            np.copyto(self.slow, self._at.x[: self.parameters])
         self._go_home()
         self.momentum.fill(0)
-        self._state.movement.fill(0)
-        self._gauged = False
+        self._gauge.reset()
 
     def _jump(self, vector: Floats, place: Floats) -> None:
         """x is ``vector``, at ``place``."""
@@ -331,42 +312,31 @@ class Replica:
         self._tell_apart()
         self._moves, self._there = None, False
         np.copyto(place, vector)
-        self._go(place)
-        self.lent = self._sized = self._summed = self._gauged = False
+        self._at.go(place)
+        self.lent = self._sized = self._summed = self._plain = False
+        self._gauge.reset()
         self._apart, self._joins = _ELSEWHERE, False
 
     def _go_home(self) -> None:
         """x is slow now: have it at home."""
-        if self._x is not self._home:
+        if self._at.x is not self._at.home:
             split = self.parameters
-            np.copyto(self._home[split:], self._x[split:])
-            self._go(self._home)
+            np.copyto(self._at.home[split:], self._at.x[split:])
+            self._at.go(self._at.home)
         self.lent = False
-
-    def _go(self, place: Floats) -> None:
-        """``place`` is x from here on."""
-        self._x, self._view = place, place.view()
-        self._view.flags.writeable = False
-
-    def _own_room(self) -> Floats:
-        """Memory for x that is nobody else's; kept, as fresh memory costs more than arithmetic."""
-        if self._room is None:
-            self._room = np.empty(self.size, np.float32)
-        return self._room
 
     def _taken_moves(self) -> Moves | None:
         moves, self._moves = self._moves, None
         return moves
 
     def _add_moves(self) -> None:
-        """Have the last exchange's moves in x."""
         if self._moves is not None:
             self._leave(self._taken_moves())
 
     def _leave(self, moves: Moves | None = None) -> None:
         """x goes on without the learner, to its own room, and by ``moves``."""
-        if self._follows and self._x is not self._room:
-            self._known, self._shared = self._x[: self.parameters], True
+        if self._follows and not self._at.in_room:
+            self._known, self._shared = self._at.x[: self.parameters], True
         elif self._known is None:
             self._tell_apart()
         self._there = False
@@ -374,14 +344,14 @@ class Replica:
 
     def _move(self, moves: Moves | None, increment: Floats | None = None) -> None:
         """x goes to its own room, and by ``moves``; ``increment`` <- by how much."""
-        split, before, room = self.parameters, self._x, self._own_room()
+        split, before, room = self.parameters, self._at.x, self._at.room()
         if moves is not None:
             moves.add(before[:split], room[:split], increment)
         elif before is not room:
             np.copyto(room[:split], before[:split])
         np.copyto(room[split:], before[split:])
-        self._go(room)
-        self._sized = self._summed = False
+        self._at.go(room)
+        self._sized = self._summed = self._plain = False
 
     @property
     def _follows(self) -> bool:
@@ -392,9 +362,9 @@ class Replica:
         """The learner's parameters, as x tells them."""
         split = self.parameters
         if self._unapplied is None:
-            return self._x[:split].copy()
+            return self._at.x[:split].copy()
         known = np.empty(split, np.float32)
-        mixing.subtract(self._x[:split], self._unapplied[:split], known)
+        mixing.subtract(self._at.x[:split], self._unapplied[:split], known)
         return known
 
     def _tell_apart(self) -> Floats:
@@ -410,36 +380,21 @@ class Replica:
     def sizes(self) -> Floats:
         """Largest |x| of each block, or what it was when the last period closed."""
         self._add_moves()
-        if not (self._sized or self._gauged):
+        if not (self._sized or self._gauge.recent):
             self._sized = True
-            np.copyto(self._state.sizes, block_max(self._x[: self.parameters]))
+            np.copyto(self._state.sizes, block_max(self._at.x[: self.parameters]))
         return self._state.sizes
 
     def lengths(self) -> Pair:
         """Euclidean lengths of the parameters and of the buffers."""
-        split, state = self.parameters, self._state
+        split = self.parameters
         self._check()
         self._add_moves()
-        squares = float(np.sum(state.energies, dtype=np.float64)) if self._summed else inf
+        squares = float(np.sum(self._state.energies, dtype=np.float64)) if self._summed else inf
         exact = _SUM_LEAST < squares < inf  # of float32 squares, which overflow and vanish
-        parameters = sqrt(squares) if exact else mixing.norm(self._x[:split])
-        return parameters, mixing.norm(self._x[split:])
+        x, buffers = self._at.x[:split], mixing.norm(self._at.x[split:])
+        return sqrt(squares) if exact else mixing.norm(x), buffers
 
     def movement(self) -> Floats:
-        """Largest movement of each block in the last period, of which the outer step tells in
-        passing, or, as long as there was none, by the learner since the beginning."""
-        return self._state.movement
-
-    def typical(self) -> Floats:
-        """Median over recent exchanges of each block's largest difference; zero without any."""
-        if not self._renewed:
-            self._renewed = True
-            known = self._history[: self._remembered]
-            mixing.median(known, self._typical)  # of two the larger: safe
-        return self._typical
-
-    def remember(self, largest: Floats) -> None:
-        """Keep the largest differences of an exchange for ``typical``."""
-        self._history[self._remembered % _HISTORY] = largest
-        self._remembered += 1
-        self._renewed = False
+        """Largest movement of each block by the learner, in a recent period or in this."""
+        return self._gauge.movement

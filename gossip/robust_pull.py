@@ -211,7 +211,7 @@ class RobustPull(Core):
         # A liar's differences must not make our scales coarser than an honest one's may.
         honest = np.sort(asking.largest, axis=0)[-1 - asking.hostile]
         for largest in asking.largest:
-            self.replica.remember(np.minimum(largest, honest))
+            self.replica.history.remember(np.minimum(largest, honest))
 
     def _end(self, asked: _Asked, reason: str, detail: str = "", distance: float = 0.0) -> None:
         self._tell(asked.peer, reason, detail, distance, proposed=True)

@@ -88,7 +88,7 @@ class Cores:
             self.cores, x.astype(np.float32), moving.astype(np.float32), strict=True
         ):
             core.restore(Saved(row, row, m), _NOBODY)
-            core.replica.remember(np.full(blocks_in(len(row)), _SCALE, np.float32))
+            core.replica.history.remember(np.full(blocks_in(len(row)), _SCALE, np.float32))
 
     def scatter(self) -> None:
         """Begin anew, standard normal in each coordinate."""

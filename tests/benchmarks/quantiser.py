@@ -17,9 +17,9 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import numpy as np
 
 from covey.gossip import kernels, native, quantiser, reference
+from covey.gossip.blocks import CODED, HALF, LANES, Floats
 from covey.gossip.config import Config
 from covey.gossip.pair import Pair
-from covey.gossip.reference import CODED, HALF, LANES, Floats
 from covey.protocols.identity import PeerId
 from covey.protocols.layout import Layout, Tensor
 from covey.protocols.messages import Lineage
@@ -68,9 +68,9 @@ def operations(parameters: int, kernels: ModuleType) -> dict[str, Callable[[], o
         "finite": lambda: kernels.is_finite(x),
         "progress": lambda: kernels.progress(z, y, x, most),
         "progress of one that has x": lambda: kernels.follow(z, x, most, most),
-        "outer step": lambda: kernels.outer_step(*stepped, None, None, None, numbers),
+        "outer step": lambda: kernels.outer_step(*stepped, None, None, numbers),
         "mix, outer step, increment": lambda: kernels.outer_step(
-            *stepped, difference, scales, room, numbers
+            *stepped, (difference, scales), room, numbers
         ),
         "increment": lambda: kernels.subtract(x, y, z),
         "norm": lambda: kernels.squares(x, None, lanes),

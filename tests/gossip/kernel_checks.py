@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from covey.gossip import reference
-from covey.gossip.reference import BLOCK, CODED, HALF, LANES, Floats
+from covey.gossip.blocks import BLOCK, CODED, HALF, LANES, Floats
 
 Rng = np.random.Generator
 Arrays = list[Any]
@@ -143,10 +143,10 @@ def moved(rng: Rng, length: int) -> Arrays:
 def stepped(rng: Rng, length: int) -> Arrays:
     """Arguments of outer_step."""
     difference, steps, learner, _, increment, weight = moved(rng, length)
-    taken = [difference, steps] if rng.random() < 0.5 else [None, None]
+    codes = (difference, steps) if rng.random() < 0.5 else None
     known = learner if rng.random() < 0.5 else None
     sums = np.ones((3, blocks_in(length)), np.float32)
-    return [*vectors(3)(rng, length), known, sums, *taken, increment, (weight, 0.45, 0.7)]
+    return [*vectors(3)(rng, length), known, sums, codes, increment, (weight, 0.45, 0.7)]
 
 
 def vectors(count: int) -> Callable[[Rng, int], Arrays]:

@@ -383,30 +383,3 @@ def test_a_new_model_drops_the_open_exchange(flocks: Flocks) -> None:
     with pytest.raises(Stale):
         b.receive(a.me, commit.message, commit.payload, 0.0)
     assert np.array_equal(b.replica.x, np.ones(200))
-
-
-@pytest.mark.parametrize("number", [0, 1])
-def test_a_model_that_turns_out_not_to_be_finite_moves_nobody(flocks: Flocks, number: int) -> None:
-    """It is found out while it is coded: the exchange is under way and comes to nothing."""
-    flock = flocks(2, seed=3).scattered()
-    a, b = flock.cores
-    areas = [np.empty_like(core.replica.x) for core in (a, b)]
-    for core, area in zip((a, b), areas, strict=True):
-        core.progress(core.replica.learner + np.float32(0.01), applied=True)
-        core.open_period()
-        core.close_period(1, area)
-        core.replica.applied()
-    broken, whole = flock.cores[number], flock.cores[1 - number]
-    before = [core.replica.x.copy() for core in (broken, whole)]
-    slot = broken.replica.learner
-    slot[5] = np.nan
-    assert broken.progress(slot, applied=True, lent=True), "that is not known yet"
-    last = settled(a, b, answer(a, b, answer(b, a, proposal(a, b))))
-    assert a.receive(b.me, last.message, last.payload, 0.0) is None
-    assert reasons(broken) == ["unfit"]
-    assert reasons(whole) == ["implausible"]
-    assert broken.close_period(1, areas[number])
-    assert broken.replica.spoiled
-    assert np.array_equal(whole.replica.x, before[1])
-    assert np.isfinite(broken.replica.x).all()
-    assert np.isfinite(areas[number]).all()

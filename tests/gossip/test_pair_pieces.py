@@ -209,3 +209,35 @@ def test_memory_is_used_again_unless_it_may_still_be_on_its_way(flocks: Flocks) 
     b.failed(a.me, "cut")
     assert (a._workspace, b._workspace) == (None, None)
     assert answer.peer == a.me
+
+
+@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_model_that_turns_out_not_to_be_finite_moves_nobody(
+    flocks: Flocks, codec: str, number: int
+) -> None:
+    """It is found out while it is coded: the exchange is under way and comes to nothing."""
+    both = two(flocks, codec)
+    areas = [np.empty_like(core.replica.x) for core in both]
+    for core, area in zip(both, areas, strict=True):
+        core.progress(core.replica.learner + np.float32(0.01), applied=True)
+        core.open_period(0)
+        core.close_period(1, area)
+        core.replica.applied()
+    broken, whole = both[number], both[1 - number]
+    before, slot = whole.replica.x.copy(), broken.replica.learner
+    slot[5] = np.nan
+    assert broken.progress(slot, applied=True, lent=True), "that is not known yet"
+    last = committed(*both)
+    both[0].receive(both[1].me, last.message, last.payload, 0.0)
+    for core in both:
+        core.finish()
+    assert reasons(broken) == ["unfit"]
+    assert reasons(whole) == ["implausible"]
+    split = whole.replica.parameters  # buffers, which are finite, are exchanged
+    assert np.array_equal(whole.replica.x[:split], before[:split])
+    assert np.linalg.norm(whole.replica.x - before) < np.linalg.norm(before) / 10
+    assert broken.close_period(1, areas[number])
+    assert broken.replica.spoiled
+    assert np.isfinite(broken.replica.x).all()
+    assert np.isfinite(areas[number]).all()

@@ -382,27 +382,3 @@ def test_distance_largest_and_apply_agree(case: Case) -> None:
         a.moves(0.5).add(moved, moved)
         halved = np.float32(0.5) * decoded(a)[: len(moved)]
         assert np.array_equal(moved, case.x + halved)
-
-
-@given(st.lists(st.floats(0, 2.0**104, width=32), min_size=1, max_size=50))
-def test_scales_are_packed_upwards(values: list[float]) -> None:
-    scales = np.array(values, np.float32)
-    back = quantiser.unpack_scales(quantiser.pack_scales(scales))
-    assert (back >= scales).all()
-    assert (back <= scales * (1 + 2.0**-7) + 1e-39).all()
-    assert np.array_equal(quantiser.unpack_scales(quantiser.pack_scales(back)), back)
-
-
-@pytest.mark.parametrize("bad", [-1.0, float("inf"), float("nan"), 2.0**105, -0.0])
-def test_a_scale_no_model_needs_is_malformed(bad: float) -> None:
-    packed = np.array([1.0, bad], np.float32).view(np.uint32) >> 16
-    with pytest.raises(Malformed, match="scale"):
-        quantiser.unpack_scales(packed.astype("<u2"))
-
-
-def test_own_scales_follow_history_movement_and_the_vector() -> None:
-    sizes, movement = np.array([[1.0, 0.0, 2.0**30], [0.1, 0.2, 0.0]], np.float32)
-    typical = np.array([0.5, 0.0, 0.0], np.float32)
-    scales = quantiser.own_scales(sizes, movement, typical)
-    assert np.allclose(scales, [0.5, 0.14, 2.0**10])
-    assert quantiser.own_scales(np.full(1, 3e38, "f4"), movement[:1], typical[:1]) <= 2.0**104

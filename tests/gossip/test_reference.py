@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from covey.gossip import reference
-from covey.gossip.reference import BLOCK, CODED, HALF
+from covey.gossip.blocks import BLOCK, CODED, HALF
 
 
 @given(st.lists(st.floats(width=32), min_size=1, max_size=200))

@@ -7,25 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from covey.gossip.codecs import Coder, Side, coder
 from covey.gossip.config import OuterStep
 from covey.gossip.quantiser import Floats
-from covey.gossip.replica import Replica, Saved
-from covey.protocols.layout import Kind, Layout, Tensor
-
-LAYOUT = Layout((Tensor("w", (10, 13)), Tensor("mean", (7,), kind=Kind.BUFFER)))
-
-
-def vector(seed: int) -> Floats:
-    return np.random.default_rng(seed).standard_normal(LAYOUT.size).astype(np.float32)
-
-
-def replica(seed: int = 0) -> Replica:
-    """Begun at one vector, which the learner has too."""
-    made = Replica(LAYOUT)
-    made.restore(Saved.fresh(vector(seed), LAYOUT.parameters))
-    made.learner_has(made.x)
-    return made
+from covey.gossip.replica import Saved
+from tests.gossip.replicas import LAYOUT, difference, replica, vector
 
 
 def test_it_begins_at_rest() -> None:
@@ -34,7 +19,7 @@ def test_it_begins_at_rest() -> None:
     assert np.array_equal(made.slow, made.x[: LAYOUT.parameters])
     assert not made.momentum.any()
     assert not made.movement().any()
-    assert not made.typical().any()
+    assert not made.history.typical().any()
 
 
 def test_restoring_copies() -> None:
@@ -54,46 +39,6 @@ def test_progress_is_added_to_what_exchanges_did() -> None:
     assert made.progress(snapshot, applied=False)
     assert np.allclose(made.x, vector(0) + 1 + vector(1), atol=1e-6)
     assert np.array_equal(made.learner, snapshot)
-
-
-@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_a_snapshot_that_is_not_finite_changes_nothing(bad: float) -> None:
-    made = replica()
-    made.moving()[:] += 1
-    assert made.increment(np.empty_like(made.x))
-    before = made.x.copy()
-    snapshot = vector(1)
-    snapshot[-1] = bad
-    assert not made.progress(snapshot, applied=True)
-    assert np.array_equal(made.x, before)
-    assert np.array_equal(made.learner, vector(0))
-    assert made.outstanding, "the next snapshot will say so again"
-
-
-@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
-@pytest.mark.parametrize("place", [0, LAYOUT.parameters - 1, LAYOUT.size - 1])
-def test_nor_does_one_after_an_outer_step(bad: float, place: int) -> None:
-    """It is found out while x already follows it."""
-    made, twin = replica(), replica()
-    area = np.empty(LAYOUT.size, np.float32)
-    for each in (made, twin):
-        assert each.progress(vector(0) + vector(1), applied=True)
-        assert each.outer_step(OuterStep(), area)
-        each.applied()
-    assert made._follows
-    snapshot = made.learner + vector(2)
-    wrong = snapshot.copy()
-    wrong[place] = bad
-    assert not made.progress(wrong, applied=True)
-    assert np.array_equal(made.x, twin.x)
-    assert np.array_equal(made.learner, twin.learner)
-    assert np.array_equal(made.movement(), twin.movement())
-    assert np.array_equal(made.sizes(), twin.sizes())
-    assert made.lengths() == pytest.approx(twin.lengths())
-    assert made.progress(snapshot, applied=True)
-    assert twin.progress(snapshot, applied=True)
-    assert np.array_equal(made.x, twin.x)
-    assert np.array_equal(made.movement(), twin.movement())
 
 
 def test_an_increment_is_what_the_learner_lacks() -> None:
@@ -172,23 +117,6 @@ class Plain:
         self.x[:split] = self.slow
 
 
-def difference(x: Floats, seed: int) -> tuple[Coder, Floats]:
-    """An exchange's, decoded, with a vector that is near x but for some blocks; and its values."""
-    other = x + vector(seed) * np.float32(0.01)
-    other[70:75] += np.float32(seed % 2)  # which takes further layers
-    scales = np.full(3, 0.02, np.float32)
-    mine, theirs = (coder("mod4", Side(v, LAYOUT.parameters, scales)) for v in (x.copy(), other))
-    mine.open(theirs.scales(), bytes(32))
-    theirs.open(mine.scales(), bytes(32))
-    while mine.pending:
-        codes = bytes(mine.write()), bytes(theirs.write())
-        mine.read(codes[1])
-        theirs.read(codes[0])
-    values = np.zeros_like(x)
-    mine.apply(values, (1.0, 1.0))
-    return mine, values
-
-
 @settings(max_examples=300)
 @given(st.integers(0, 2**32))
 def test_what_passes_once_is_what_passes_each_for_itself(seed: int) -> None:
@@ -253,80 +181,6 @@ def test_what_passes_once_is_what_passes_each_for_itself(seed: int) -> None:
     assert np.allclose(made.learner, live, atol=1e-6)
 
 
-def test_sizes_are_the_vectors_until_a_period_has_closed() -> None:
-    made, area = replica(), np.empty(LAYOUT.size, np.float32)
-
-    def sizes() -> list[float]:
-        split = np.split(np.abs(made.x[: LAYOUT.parameters]), [64, 128])
-        return [float(part.max()) for part in split]
-
-    assert made.sizes().tolist() == sizes()
-    assert made.progress(made.x + vector(1), applied=True)
-    assert made.sizes().tolist() == sizes()
-    made.mix(difference(made.x, 3)[0], (0.5, 0.5))
-    assert made.sizes().tolist() == sizes()
-    assert made.outer_step(OuterStep(), area)
-    known = sizes()
-    assert made.sizes().tolist() == known
-    made.applied()
-    assert made.progress(made.x + vector(2), applied=True)
-    assert made.sizes().tolist() == known
-
-
-def closed() -> tuple[Replica, Floats]:
-    """One whose first period is over, and the area of its increments."""
-    made, area = replica(), np.empty(LAYOUT.size, np.float32)
-    assert made.progress(vector(0) + vector(1), applied=True)
-    assert made.outer_step(OuterStep(), area)
-    made.applied()
-    return made, area
-
-
-@pytest.mark.parametrize("called", [False, True])
-@pytest.mark.parametrize("use", ["x", "outer_step", "rest", "moving", "restore"])
-def test_a_snapshot_that_turns_out_not_to_be_finite_is_taken_back(use: str, called: bool) -> None:
-    """Whether x was where its last period ended, or a peer had called meanwhile."""
-    made, area = closed()
-    twin, room = closed()
-    for each, out in ((made, area), (twin, room)):
-        if called:
-            each.mix(difference(each.x, 3)[0], (0.5, 0.5))
-            assert each.increment(out)
-            each.applied()
-    slot = made.learner + vector(2)
-    slot[77] = np.nan
-    assert made.progress(slot, applied=True, lent=True, later=True)
-    assert np.isnan(made.unchecked[77])
-    assert made.lent
-    assert not made.spoiled
-    for each, out in ((made, area), (twin, room)):
-        if use == "x":
-            assert np.isfinite(each.x).all()
-        elif use == "outer_step":
-            each.outer_step(OuterStep(), out)
-        elif use == "rest":
-            each.rest()
-        elif use == "moving":
-            each.moving()[:] += 1
-        else:
-            each.restore(Saved.fresh(vector(5), LAYOUT.parameters))
-    assert made.spoiled
-    assert not made.lent
-    for one, other in ((made.x, twin.x), (made.slow, twin.slow), (made.learner, twin.learner)):
-        assert np.array_equal(one, other)
-    assert np.array_equal(made.momentum, twin.momentum)
-    assert not made.progress(slot, applied=True, lent=True, later=True), "the next at once"
-
-
-def test_what_was_found_finite_is_not_looked_through_again() -> None:
-    made, _ = closed()
-    slot = made.learner + vector(2)
-    assert made.progress(slot, applied=True, lent=True, later=True)
-    made.found_finite()
-    slot[77] = np.nan  # which nobody would do
-    assert np.isnan(made.x[77])
-
-
 def test_x_is_written_by_those_who_say_so() -> None:
     with pytest.raises(ValueError, match="read-only"):
         replica().x[0] = 1
@@ -344,31 +198,6 @@ def test_in_step_with_its_learner_a_replica_keeps_no_second_model() -> None:
         assert made.outer_step(OuterStep(), area)
         live += area
         assert np.allclose(live, made.x, atol=1e-5)
-
-
-def test_a_lent_snapshot_is_x_until_the_period_closes() -> None:
-    made, area, slot = replica(), np.empty(LAYOUT.size, np.float32), vector(1)
-    assert made.progress(slot, applied=True, lent=True)
-    assert made.lent
-    assert np.shares_memory(made.x, slot)
-    made.mix(difference(made.x, 3)[0], (0.5, 0.5))
-    assert made.outer_step(OuterStep(), area)
-    assert not made.lent
-    after = made.x.copy()
-    slot.fill(np.nan)
-    assert np.array_equal(made.x, after)
-    made.applied()
-    np.copyto(slot, after)
-    slot[0] = np.inf
-    assert not made.progress(slot, applied=True, lent=True)
-    assert not made.lent, "what is not finite is not kept"
-    assert np.array_equal(made.x, after)
-    slot[0] = after[0]
-    assert made.progress(slot, applied=True, lent=True)
-    made.rest()
-    assert not made.lent
-    slot.fill(np.nan)
-    assert np.array_equal(made.x, after)
 
 
 def test_a_second_model_is_let_go_of_when_they_are_level_again() -> None:
@@ -395,51 +224,12 @@ def test_the_outer_step_leaves_buffers_alone() -> None:
     assert not made.momentum.any()
 
 
-def test_movement_is_the_learners_until_a_period_has_closed() -> None:
+def test_restoring_forgets_how_far_others_were() -> None:
     made = replica()
-    made.moving()[:64] += 5  # an exchange is no movement
-    for _ in range(2):
-        snapshot = made.learner.copy()
-        snapshot[3] -= 1
-        snapshot[129] += 0.5
-        snapshot[-1] += 9  # a buffer is not quantised
-        made.progress(snapshot, applied=False)
-    assert np.allclose(made.movement(), [2, 0, 1], atol=1e-6)
-    made.rest()
-    assert not made.movement().any(), "without training scales follow the distance alone"
-
-
-def test_then_movement_is_the_last_periods() -> None:
-    made, area = replica(), np.empty(LAYOUT.size, np.float32)
-    for period, by in enumerate((1.0, 3.0, 2.0)):
-        before = made.movement().copy()
-        snapshot = made.x.copy()
-        snapshot[70] += by
-        snapshot[-1] += 9
-        assert made.progress(snapshot, applied=True)
-        if period:
-            assert np.array_equal(made.movement(), before)
-        made.outer_step(OuterStep(), area)
-        made.applied()
-        assert np.allclose(made.movement(), [0, by, 0], atol=1e-6)
-    made.replace(vector(1))
-    assert not made.movement().any(), "of another model"
-
-
-def test_the_typical_difference_is_a_median_of_the_last_nine() -> None:
-    made = replica()
-    made.remember(np.array([1, 5, 0], np.float32))
-    assert np.array_equal(made.typical(), [1, 5, 0])
-    made.remember(np.array([3, 2, 0], np.float32))
-    assert np.array_equal(made.typical(), [3, 5, 0]), "of two the larger"
-    for value in range(100, 109):
-        made.remember(np.full(3, value, np.float32))
-    assert np.array_equal(made.typical(), [104] * 3)
-    for _ in range(4):  # liars
-        made.remember(np.full(3, 1e30, np.float32))
-    assert made.typical().max() == 108
+    made.history.remember(np.array([1, 5, 0], np.float32))
+    assert made.history.typical().any()
     made.restore(made.saved)
-    assert not made.typical().any()
+    assert not made.history.typical().any()
 
 
 def test_who_is_given_another_model_trains_on_from_it_later() -> None:

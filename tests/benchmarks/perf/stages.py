@@ -147,7 +147,9 @@ class Exchange:
 
     def scale(self) -> object:
         replica = self.replica
-        scales = quantiser.own_scales(replica.sizes(), replica.movement(), replica.typical())
+        scales = quantiser.own_scales(
+            replica.sizes(), replica.movement(), replica.history.typical()
+        )
         return quantiser.pack_scales(scales)
 
     def written(self) -> Coder:

@@ -1,0 +1,40 @@
+"""How far apart blocks were in recent exchanges: what the next one's scales expect.
+
+The median of each block's largest difference: a few liars cannot move it.
+"""
+
+import numpy as np
+
+from covey.gossip import mixing
+from covey.gossip.quantiser import Floats
+
+_HISTORY = 9  # exchanges whose largest differences make the typical one of a block
+
+
+class History:
+    """Of so many blocks; all float32, one element per block."""
+
+    def __init__(self, blocks: int) -> None:
+        self._largest: Floats = np.zeros((_HISTORY, blocks), np.float32)
+        self._remembered = 0  # exchanges; the latest of them are kept
+        self._typical: Floats = np.zeros(blocks, np.float32)
+        self._renewed = True  # that is of all that is remembered
+
+    def remember(self, largest: Floats) -> None:
+        """Keep the largest differences of an exchange."""
+        self._largest[self._remembered % _HISTORY] = largest
+        self._remembered += 1
+        self._renewed = False
+
+    def typical(self) -> Floats:
+        """Median over recent exchanges of each block's largest difference; zero without any."""
+        if not self._renewed:
+            self._renewed = True
+            known = self._largest[: self._remembered]
+            mixing.median(known, self._typical)  # of two the larger: safe
+        return self._typical
+
+    def forget(self) -> None:
+        """What was remembered was of another model."""
+        self._remembered, self._renewed = 0, True
+        self._typical.fill(0)

@@ -1,0 +1,45 @@
+"""Movement: measured until a period tells of it, and measured again when none does for long."""
+
+import numpy as np
+
+from covey.gossip.gauge import Gauge
+
+
+def told(value: float) -> "np.typing.NDArray[np.float32]":
+    return np.full(3, value, np.float32)
+
+
+def test_a_period_tells_of_the_next_ones_movement() -> None:
+    made = Gauge(3)
+    assert not made.recent
+    made.measuring()[:] += 1
+    assert (made.movement == 1).all()
+    made.close(told(2), plain=True)
+    assert made.recent
+    assert (made.movement == 2).all()
+    made.measuring()[:] = 9
+    assert (made.movement == 2).all(), "there is a recent one"
+    made.close(told(3), plain=True)
+    assert (made.movement == 3).all()
+
+
+def test_what_exchanges_moved_is_no_movement() -> None:
+    made = Gauge(3)
+    made.measuring()[:] += 1
+    made.close(told(7), plain=False)
+    assert made.recent, "it was measured in the period that has closed"
+    for _ in range(3):
+        made.close(told(7), plain=False)
+        assert made.recent
+        assert (made.movement == 1).all()
+    made.close(told(7), plain=False)
+    assert not made.recent
+    assert not made.movement.any(), "it is measured anew"
+
+
+def test_nothing_is_known_of_another_model() -> None:
+    made = Gauge(3)
+    made.close(told(2), plain=True)
+    made.reset()
+    assert not made.recent
+    assert not made.movement.any()
