@@ -186,6 +186,8 @@ def _vectors(
     encode_s = seconds(exchange.written, repeats)
 
     def close() -> None:
+        assert replica.progress(vector, True, lent=True, later=True)
+        replica.found_finite()
         replica.mix(exchange.decoded, (0.5, 0.5))
         assert replica.outer_step(exchange.step, increment), "the learner has x"
         replica.applied()
@@ -196,22 +198,14 @@ def _vectors(
         fresh.read(exchange.layer)
         return time.perf_counter() - begin
 
-    def follow() -> float:
-        close()  # which the learner has heard of
-        begin = time.perf_counter()
-        assert replica.progress(vector, True, lent=True)
-        return time.perf_counter() - begin
-
     decode_s = statistics.median(decode() for _ in range(repeats))
-    follow_s = statistics.median(follow() for _ in range(repeats))
     works: list[tuple[str, float, Work | float]] = [
         ("snapshot copy (learner)", 8 * d, lambda: np.copyto(snapshot, vector)),
-        ("progress: check, x <- snapshot", 12 * d, follow_s),
         ("scales", 16 * d / quantiser.BLOCK, exchange.scale),
-        ("dither and encode", 4 * d + coded, encode_s),
+        ("check, dither and encode", 4 * d + coded, encode_s),
         ("decode", 2 * coded + d, decode_s),
         ("gate: distance, largest of each block", 10 * d / quantiser.BLOCK, exchange.gate),
-        ("mix, outer step, increment", 28.5 * d, close),
+        ("mix, outer step, increment", 24.5 * d, close),
         ("length of x", 4 * d / quantiser.BLOCK, replica.lengths),
         ("increment added (learner)", 12 * d, lambda: np.add(vector, increment, out=vector)),
     ]
