@@ -36,12 +36,14 @@ _REFUSALS = ("algorithm", "not_ready", "lineage", "codec", "abandoned", "implaus
 
 
 class Outgoing(NamedTuple):
-    """A message for ``peer`` and its payload, of which ``pieces`` are made as they are taken."""
+    """A message for ``peer`` and its payload, of which ``pieces``, of so many bytes together, are
+    made as they are taken."""
 
     peer: PeerId
     message: ExchangeMessage
     payload: Buffer = b""
     pieces: Iterable[Buffer] = ()
+    pieces_bytes: int = 0
 
     def whole(self) -> "Outgoing":
         """With all of its payload in one buffer."""

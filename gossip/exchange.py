@@ -157,6 +157,7 @@ class Proposer(Exchange):
         super().__init__(peer, exchange, side, judges)
         self.coder = coder(codec, side)
         self.layer: Iterator[memoryview] | None = None  # 0, of Commit; once their scales are known
+        self.layer_bytes = 0
         self._scales, self._nonces = bytearray(), b""
         self._stated = 1.0  # the most that our last Commit named
 
@@ -197,6 +198,7 @@ class Proposer(Exchange):
     def _open(self) -> None:
         if not self._scales_due:
             self.coder.open(self._scales, self._nonces)
+            self.layer_bytes = self.coder.layer_size()
             self.layer = self.coder.pieces()
 
     def more(self, payload: Buffer) -> tuple[Commit, Buffer]:

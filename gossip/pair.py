@@ -205,7 +205,8 @@ class Pair(Core):
             return Outgoing(sender, Refuse(propose.exchange, "codec", str(error)))
         self._hold(opened, now, until)
         self.heard(propose.lineage)
-        return Outgoing(sender, accept, scales, self.of(opened, layer))
+        size = opened.coder.layer_size()
+        return Outgoing(sender, accept, scales, self.of(opened, layer), size)
 
     def _judges(self) -> Judges:
         return Judges(self._bounds(), self._progress, self._outliers)
@@ -321,8 +322,8 @@ class _Layers:
             core.broken(opened, error)
             raise
         if isinstance(opened, Proposer) and opened.layer is not None and self.early is None:
-            pieces = core.of(opened, opened.layer)
-            self.early = Outgoing(opened.peer, Commit(opened.exchange), b"", pieces)
+            message, pieces = Commit(opened.exchange), core.of(opened, opened.layer)
+            self.early = Outgoing(opened.peer, message, b"", pieces, opened.layer_bytes)
 
     def end(self, now: float) -> Outgoing | None:
         self._opened.listening = False

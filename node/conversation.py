@@ -183,26 +183,28 @@ class Conversation:
         """Send a message; ``ending`` is what its payload ends with, once that is known."""
         channel, total = letters.channel, _Total()
         await channel.write(announce(out.message))
-        await self._carry(channel, total, out.payload, out.pieces)
+        await self._carry(channel, total, out)
         if ending is not None:
-            await self._carry(channel, total, await ending)
+            await self._carry(channel, total, Outgoing(out.peer, out.message, await ending))
         digest = total.digest.digest()
         sealed = self._sealer.seal_digest(self._scope, out.message, total.length, digest)
         await channel.write(sealed, True)
 
-    async def _carry(
-        self, channel: Channel, total: "_Total", payload: Buffer, pieces: Iterable[Buffer] = ()
-    ) -> None:
-        """Send a part of a payload; the worker is one chunk ahead."""
-        if pieces == () and len(payload) <= _SMALL_BYTES:
-            if len(payload):
-                total.add(payload)
-                await channel.write(payload)
+    async def _carry(self, channel: Channel, total: "_Total", out: Outgoing) -> None:
+        """Send a payload, or a part of it; the worker is one chunk ahead."""
+        left = len(out.payload) + out.pieces_bytes
+        if left <= _SMALL_BYTES and not out.pieces_bytes:
+            if left:
+                total.add(out.payload)
+                await channel.write(out.payload)
             return
-        parts = _parts(payload, pieces)
+        parts = _parts(out.payload, out.pieces)
         ahead = self._submit(functools.partial(_next, parts, total))
-        while (part := await ahead) is not None:
-            ahead = self._submit(functools.partial(_next, parts, total))
+        while left:
+            part = await ahead
+            left -= len(part)
+            if left:  # else what follows would wait for the worker to find none
+                ahead = self._submit(functools.partial(_next, parts, total))
             await channel.write(part)
 
     async def _fail(self, out: Outgoing, reason: str, detail: str) -> None:
@@ -312,11 +314,11 @@ class _Hearing:
         return out if self._begun is not None else whole(out, intake)
 
 
-def _next(parts: Iterator[Buffer], total: _Total) -> Buffer | None:
-    """The next part, counted, or None."""
-    part = next(parts, None)
-    if part is not None:
-        total.add(part)
+def _next(parts: Iterator[Buffer], total: _Total) -> Buffer:
+    """The next part, counted; there is one."""
+    part = next(parts, b"")
+    assert len(part), "a payload is as long as was said"
+    total.add(part)
     return part
 
 
