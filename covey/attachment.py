@@ -33,7 +33,7 @@ from covey.protocols.link import LOG_NAME_CHARS_MAX, LOG_VALUES_MAX, SettledRepo
 from covey.session import Learner, Phase, Session
 from covey.weights import ArrayWeights, Vector, Weights
 
-SETTLE_S = 15.0  # the longest that ``leave`` waits for the flock to agree
+SETTLE_S = 15.0  # the longest that ``leave`` waits for a period to end, and for the flock to agree
 HAND_OVER_S = 5.0  # and the end of a script for the node to take its last steps
 
 
@@ -231,6 +231,7 @@ class Attachment:
                 self._hand_over()
                 session.settle()
                 asked = True
+                deadline = time.monotonic() + SETTLE_S  # before, a period had to end
             elif session.report is None:
                 session.wait(min(left_s, 1.0))
         self._take_in()

@@ -1,7 +1,7 @@
 /* reference.py's arithmetic in C: the same functions on the same arrays, equal to the bit.
  *
  * So every float32 operation rounds on its own, in numpy's order; the build says -ffp-contract=off.
- * There are no intrinsics: short loops over one block that any compiler turns into vector
+ * There are hardly any intrinsics: short loops over one block that any compiler turns into vector
  * instructions, and on x86-64 with gcc a second copy of each kernel for AVX2, chosen when loaded.
  * Arrays may be unaligned.  Sizes and types are checked before anything is touched (TypeError,
  * ValueError), and the GIL is released while a kernel runs. */
@@ -11,7 +11,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
+#if defined(__SSE__) && !defined(PLAIN)
 #include <xmmintrin.h>
+#endif
 
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "for little-endian machines; others compute with numpy"
@@ -484,6 +486,27 @@ typedef struct {
     f32 *slow, *momentum, *sizes, *energies, *movement;
 } State;
 
+/* Writes what this processor will not read: past its caches, which spares reading it first. */
+INLINE void put_away(f32 *out, const float *values, size_t bytes)
+{
+#if defined(__SSE__) && !defined(PLAIN)
+    if (bytes == BLOCK * sizeof(float) && ((uintptr_t)out & 15) == 0) {
+        for (int i = 0; i < BLOCK; i += 4)
+            _mm_stream_ps((float *)out + i, _mm_loadu_ps(values + i));
+        return;
+    }
+#endif
+    memcpy(out, values, bytes);
+}
+
+/* All that was put away is there for others to read. */
+INLINE void all_away(void)
+{
+#if defined(__SSE__) && !defined(PLAIN)
+    _mm_sfence();
+#endif
+}
+
 INLINE bool step_block(const f32 *x, const f32 *learner, State state, f32 *out, const float *moves,
                        int count, Nesterov step)
 {
@@ -510,11 +533,7 @@ INLINE bool step_block(const f32 *x, const f32 *learner, State state, f32 *out, 
         known[i] = slow[i] - known[i];
         changed |= (uint32_t)(known[i] != 0.0f);
     }
-    if (count == BLOCK && ((uintptr_t)out & 15) == 0)
-        for (int i = 0; i < BLOCK; i += 4)
-            _mm_stream_ps((float *)out + i, _mm_loadu_ps(known + i));
-    else
-        memcpy(out, known, bytes);
+    put_away(out, known, bytes);
     return changed != 0;
 }
 
@@ -541,6 +560,7 @@ KERNEL bool outer_step(const f32 *x, State state, const f32 *learner, Py_ssize_t
         else
             changed |= step_block(x + at, learner + at, block, to, taken, (int)rest, step);
     }
+    all_away();
     return changed;
 }
 

@@ -70,6 +70,8 @@ class Coder(Protocol):
     def undecoded(self) -> float: ...
     @property
     def tame(self) -> bool: ...
+    @property
+    def repeated(self) -> float: ...
     def outcome(self, most: Floats) -> tuple[Pair, Floats]: ...
     def differences(self, blocks: Indices) -> Floats: ...
     def moves(self, weight: float) -> Moves | None: ...
@@ -109,7 +111,7 @@ class F32:
     """Exact: the vector itself, little-endian float32, in one layer."""
 
     name = "f32"
-    undecoded = 0.0
+    undecoded = repeated = 0.0
     workspace = None
 
     def __init__(self, side: Side) -> None:
@@ -125,6 +127,10 @@ class F32:
     def open(self, theirs: Buffer, nonces: bytes) -> None:
         if len(theirs):
             raise Malformed("f32 has no scales")
+        self.tame = mixing.finite(self._x)
+        if not self.tame:  # parameters, which will not count
+            self._x = self._x.copy()
+            self._x[: self._parameters] = 0
 
     def pieces(self) -> Iterator[memoryview]:
         if not len(self._x):
@@ -146,10 +152,6 @@ class F32:
         return piece[len(part) :]
 
     def write(self) -> memoryview:
-        self.tame = mixing.finite(self._x)
-        if not self.tame:  # parameters, which will not count
-            self._x = self._x.copy()
-            self._x[: self._parameters] = 0
         little = self._x.astype("<f4", copy=False)
         return memoryview(little.data).cast("B")
 
@@ -215,6 +217,7 @@ class Mod4:
         self._written = self._read = 0  # layers
         self._unsure = len(self._packed)  # blocks
         self._coded = self._taken = 0  # blocks of layer 0
+        self.repeated = 0.0  # share of the blocks that layer 0 did not tell
 
     def scales(self) -> bytes:
         return self._packed.tobytes()
@@ -323,6 +326,8 @@ class Mod4:
 
     def _has_read(self, layers: int) -> None:
         self._read, self._unsure = layers, len(self._open.unsure)
+        if layers == 1:
+            self.repeated = self.undecoded
 
     def _code(self, stop: int) -> None:
         """Have layer 0 of the blocks up to ``stop``."""

@@ -33,6 +33,7 @@ from covey.protocols.messages import (
     Settled,
 )
 
+_MANY = 0.1  # blocks whose scale was too fine, of all
 _REMEMBERED = 256  # exchanges whose late or repeated proposals are known for what they are
 
 
@@ -259,9 +260,12 @@ class Pair(Core):
     def _mixed(self, opened: Exchange) -> None:
         """Keep what the exchange taught us and let go of it."""
         undecoded, reason, detail = opened.coder.undecoded, "", ""
-        if opened.coder.tame:
+        if opened.coder.repeated > _MANY:
+            self.replica.gauge.mislead()
+        tame = opened.coder.tame
+        if tame:
             self.replica.found_finite()
-        if not opened.coder.tame:
+        if not tame:
             reason, detail = "unfit", "this node's own model is not finite, or far out of range"
         elif undecoded > self.config.screening.undecoded_share:
             reason, detail = "undecoded", f"{undecoded:.0%} of the blocks are too far apart"

@@ -53,7 +53,7 @@ class Replica:
         self._there = False  # nothing but that increment lies between the learner and x
         self._apart = _ELSEWHERE  # where the learner trains on from
         self._joins = False  # the outstanding increment takes it to x
-        self._gauge = Gauge(blocks_in(split))
+        self.gauge = Gauge(blocks_in(split))
         self.history = History(blocks_in(split))
 
     @property
@@ -143,7 +143,7 @@ class Replica:
         is ``lent`` is written, and must not be by others while ``self.lent``; then it may be found
         out ``later`` that the snapshot is not finite, when x is used or the period closed.
         """
-        usual = self._gauge.recent and self._moves is None and not self.spoiled
+        usual = self.gauge.recent and self._moves is None and not self.spoiled
         if counts and self._follows:
             self.spoiled = not self._follow(snapshot, lent, later and lent and usual)
             return not self.spoiled
@@ -184,9 +184,9 @@ class Replica:
 
     def _examine(self, snapshot: Floats) -> bool:
         """Whether it is finite; and how far the learner went, if no period has told."""
-        if self._gauge.recent:
+        if self.gauge.recent:
             return mixing.finite(snapshot)
-        sizes, movement = self._state.sizes, self._gauge.movement
+        sizes, movement = self._state.sizes, self.gauge.measuring()
         mixing.follow(self._at.x[: self.parameters], snapshot, movement, sizes)
         self._sized = bool(np.isfinite(sizes).all())
         if not self._sized:
@@ -200,13 +200,13 @@ class Replica:
             return
         self._at.go(before[0])
         self._buffers = before[1]
-        self.lent, self.spoiled = False, True
+        self.lent, self.spoiled, self._plain = False, True, False
 
     def _progress(self, snapshot: Floats) -> None:
         split = self.parameters
         known = self._tell_apart()
         self._leave(self._taken_moves())
-        mixing.progress(self._at.x[:split], known, snapshot[:split], self._gauge.measuring())
+        mixing.progress(self._at.x[:split], known, snapshot[:split], self.gauge.measuring())
         mixing.add_difference(self._at.x[split:], snapshot[split:], self._buffers)
         np.copyto(self._buffers, snapshot[split:])
 
@@ -254,10 +254,6 @@ class Replica:
         self._unapplied, self._joins = out, True
         return True
 
-    @property
-    def outstanding(self) -> bool:
-        return self._unapplied is not None
-
     def mix(self, coder: Coder, weights: Pair) -> None:
         """Add an exchange's difference to x, some time before x is read."""
         self._add_moves()
@@ -287,7 +283,8 @@ class Replica:
         changed = mixing.outer_step(x, self._state, step, moves, parameters, self._known)
         self._go_home()
         self._sized = self._summed = True
-        self._gauge.close(self._state.movement, self._plain)
+        self.gauge.close(self._state.movement, self._plain)
+        self._plain = False
         if out is None or not self._hand_over(out, changed):
             return False
         if self._there:
@@ -302,9 +299,10 @@ class Replica:
             if self._known is not None:
                 self._tell_apart()
             np.copyto(self.slow, self._at.x[: self.parameters])
+        self._sized = False
         self._go_home()
         self.momentum.fill(0)
-        self._gauge.reset()
+        self.gauge.reset()
 
     def _jump(self, vector: Floats, place: Floats) -> None:
         """x is ``vector``, at ``place``."""
@@ -314,7 +312,7 @@ class Replica:
         np.copyto(place, vector)
         self._at.go(place)
         self.lent = self._sized = self._summed = self._plain = False
-        self._gauge.reset()
+        self.gauge.reset()
         self._apart, self._joins = _ELSEWHERE, False
 
     def _go_home(self) -> None:
@@ -368,8 +366,7 @@ class Replica:
         return known
 
     def _tell_apart(self) -> Floats:
-        """Have the learner's parameters in an array of their own, until they are x's again: it is
-        made anew each time, as that is seldom, and a model's size in memory costs always."""
+        """Have the learner's parameters in an array of their own, made anew, as that is seldom."""
         if self._known is None:
             self._known = self._reckoned()
         elif self._shared:
@@ -380,7 +377,7 @@ class Replica:
     def sizes(self) -> Floats:
         """Largest |x| of each block, or what it was when the last period closed."""
         self._add_moves()
-        if not (self._sized or self._gauge.recent):
+        if not (self._sized or self.gauge.recent):
             self._sized = True
             np.copyto(self._state.sizes, block_max(self._at.x[: self.parameters]))
         return self._state.sizes
@@ -397,4 +394,4 @@ class Replica:
 
     def movement(self) -> Floats:
         """Largest movement of each block by the learner, in a recent period or in this."""
-        return self._gauge.movement
+        return self.gauge.movement

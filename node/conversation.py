@@ -149,8 +149,7 @@ class Conversation:
         while (part := await letters.part()) is not None:
             if hearing.length + len(part) > self.limit:
                 raise TooLarge(f"a payload of more than {self.limit} bytes")
-            if len(part) <= _SMALL_BYTES:
-                hearing.keep(part)
+            if hearing.keeps(part):
                 continue
             begun = await self._run(functools.partial(hearing.take, part))
             if early is None and begun is not None:
@@ -286,9 +285,12 @@ class _Hearing:
         """Of what has come of the payload."""
         return self._total.length + len(self._kept)
 
-    def keep(self, part: memoryview) -> None:
+    def keeps(self, part: memoryview) -> bool:
         """Keep a small part for the next call: it is not worth a way to the worker of its own."""
-        self._kept += part
+        small = len(self._kept) + len(part) <= _SMALL_BYTES
+        if small:
+            self._kept += part
+        return small
 
     def take(self, part: Buffer) -> Outgoing | None:
         """Take a part of the payload; the answer that may be begun, if there is one."""

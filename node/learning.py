@@ -220,16 +220,16 @@ class Learning:
         applied = self._waiting
         assert applied is not None
 
-        def take() -> None:
+        def take() -> bool:
             self._core.progress(attachment.snapshot, applied >= self._prepared, lent=True)
             self._core.open_period()
+            return self._core.replica.lent
 
-        await self.runner.run_idle(take)
+        self._lent = await self.runner.run_idle(take)
         self._waiting = None
         if self._applied_later:
             self._applied_later = False
             await self.applied(attachment)
-        self._lent = self._core.replica.lent
         if not self._lent:
             await attachment.consumed()
         self.moves += 1

@@ -184,7 +184,11 @@ class Tunnel(asyncio.BufferedProtocol, asyncio.Transport):
                 self._say_goodbye()
                 self._tcp.close()
                 return
-            pass_on()
+            try:
+                pass_on()
+            except BaseException:  # a bug of the user's: what comes next would mean nothing to it
+                self.abort()
+                raise
         self._flush()  # the answer to a change of keys
 
     def _decrypted(self, user: asyncio.BaseProtocol) -> Callable[[], None] | None:

@@ -23,6 +23,13 @@ def test_a_period_tells_of_the_next_ones_movement() -> None:
     assert (made.movement == 3).all()
 
 
+def test_a_block_that_rests_is_expected_to_move_again_but_less() -> None:
+    made = Gauge(3)
+    made.close(told(4), plain=True)
+    made.close(np.array([0, 1, 5], np.float32), plain=True)
+    assert np.array_equal(made.movement, [3, 3, 5])
+
+
 def test_what_exchanges_moved_is_no_movement() -> None:
     made = Gauge(3)
     made.measuring()[:] += 1
@@ -35,6 +42,22 @@ def test_what_exchanges_moved_is_no_movement() -> None:
     made.close(told(7), plain=False)
     assert not made.recent
     assert not made.movement.any(), "it is measured anew"
+    made.close(told(7), plain=False)
+    assert not made.recent, "it was not"
+
+
+def test_where_it_misleads_some_periods_are_measured() -> None:
+    made = Gauge(3)
+    made.close(told(4), plain=True)
+    made.mislead()
+    for _ in range(8):
+        assert not made.recent
+        assert not made.movement.any()
+        made.measuring()[:] += 2
+        assert (made.movement == 2).all()
+        made.close(told(2), plain=True)
+    assert made.recent
+    assert (made.movement == 2).all()
 
 
 def test_nothing_is_known_of_another_model() -> None:

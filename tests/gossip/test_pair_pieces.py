@@ -78,6 +78,16 @@ def committed(a: Pair, b: Pair) -> Outgoing:
     return settled
 
 
+def exchanged(a: Pair, b: Pair) -> None:
+    """A whole exchange, each message at once."""
+    a.open_period(1)
+    out = a.propose([b.me], 0.0)
+    here, there = a, b
+    while out is not None:
+        out = there.receive(here.me, out.message, out.whole().payload, 0.0)
+        here, there = there, here
+
+
 def reasons(core: Pair) -> list[str]:
     return [outcome.reason for outcome in core.outcomes()]
 
@@ -211,10 +221,12 @@ def test_memory_is_used_again_unless_it_may_still_be_on_its_way(flocks: Flocks) 
     assert answer.peer == a.me
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("whole_messages", [False, True])
 @pytest.mark.parametrize("codec", CODECS)
 @pytest.mark.parametrize("number", [0, 1])
 def test_a_model_that_turns_out_not_to_be_finite_moves_nobody(
-    flocks: Flocks, codec: str, number: int
+    flocks: Flocks, codec: str, number: int, whole_messages: bool, bad: float
 ) -> None:
     """It is found out while it is coded: the exchange is under way and comes to nothing."""
     both = two(flocks, codec)
@@ -226,10 +238,13 @@ def test_a_model_that_turns_out_not_to_be_finite_moves_nobody(
         core.replica.applied()
     broken, whole = both[number], both[1 - number]
     before, slot = whole.replica.x.copy(), broken.replica.learner
-    slot[5] = np.nan
+    slot[5] = bad
     assert broken.progress(slot, applied=True, lent=True), "that is not known yet"
-    last = committed(*both)
-    both[0].receive(both[1].me, last.message, last.payload, 0.0)
+    if whole_messages:
+        exchanged(*both)
+    else:
+        last = committed(*both)
+        both[0].receive(both[1].me, last.message, last.payload, 0.0)
     for core in both:
         core.finish()
     assert reasons(broken) == ["unfit"]

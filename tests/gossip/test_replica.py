@@ -78,7 +78,7 @@ def test_nothing_is_lost_or_counted_twice(seed: int) -> None:
         elif action == 2:
             assert made.progress(live.copy(), applied=not waiting)
             told = told or not waiting
-        elif action == 3 and not made.outstanding:
+        elif action == 3 and made._unapplied is None:
             increment = np.empty_like(live)
             waiting = made.increment(increment)
             told = not waiting
