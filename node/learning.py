@@ -30,7 +30,7 @@ _PACE_PER_EXCHANGE = 10.0  # automatic cadence: exchanges take at most a tenth o
 _PACE_LEAST_S = 0.5
 _PACE_MOST_S = 30.0
 _BUSY_WAIT_S = 0.02  # before asking a peer again that was busy, at least
-_BUSY_SHARES = (1 / 4, 1, 2)  # of an exchange's time, after all were busy once, twice and more
+_BUSY_SHARES = (1 / 16, 1 / 4, 1)  # of an exchange's time, after so many asked in vain
 _NEWS = 0.25  # of the smoothed time of an exchange, that is the latest one's
 _SETTLE_S = 10.0
 _SETTLE_GAP_S = 0.15  # between settling exchanges while peers still train
@@ -280,12 +280,12 @@ class Learning:
                 self._exchange_s += _NEWS * (took_s - self._exchange_s)
             in_vain = in_vain + 1 if self.tally.busy > busy else 0
             if in_vain and core.due:
-                rounds = in_vain // max(1, len(partners))
-                await self._stand_back(self._span_s(rounds) if rounds else took_s / 2)
+                last = min(len(partners), core.config.attempts - 1)
+                await self._stand_back(took_s / 2 if in_vain < last else self._span_s(in_vain))
 
-    def _span_s(self, rounds: int) -> float:
-        """For how long to ask nobody, after all were busy so many times."""
-        share = _BUSY_SHARES[min(rounds, len(_BUSY_SHARES)) - 1]
+    def _span_s(self, in_vain: int) -> float:
+        """For how long to ask nobody, after all were busy, or before the last attempt."""
+        share = _BUSY_SHARES[min(in_vain, len(_BUSY_SHARES)) - 1]
         return max(_BUSY_WAIT_S, share * self._exchange_s)
 
     async def _stand_back(self, span_s: float) -> None:

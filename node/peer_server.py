@@ -137,9 +137,10 @@ class PeerServer:
         request: web.Request,
         handler: Callable[[web.Request], Awaitable[web.StreamResponse]],
     ) -> web.StreamResponse:
-        encrypted = _socket(request)
         transport = request.transport
-        assert transport is not None, "a connection with a socket has a transport"
+        if transport is None:  # lost before we came to it: nobody's fault, and nothing arrives
+            return web.Response(status=400)
+        encrypted = _socket(request)
         visit = self._listener.visit(encrypted, transport)
         visit.busy()
         try:
