@@ -253,11 +253,6 @@ class Conversation:
         self._typical_s = seconds if before is None else max(seconds, 0.8 * before + 0.2 * seconds)
         self._stretch = max(1.0, self._stretch / 2)
 
-    @property
-    def typical_s(self) -> float:
-        """Seconds one request and its answer take; 0 before any."""
-        return self._typical_s or 0.0
-
 
 class _Total:
     """Length and hash of a payload as it passes."""

@@ -248,14 +248,14 @@ class Learning:
             self._moved = False  # an exchange may move x again before we hear that it is closed
             made = await self.runner.run_idle(close)
             self.moves += 1
-            if self._lent:
-                await attachment.consumed()
             self._judge(attachment)
             if made:
                 await self._publish(attachment)
                 self.runner.post(self._core.get_ready)
             else:
                 self._moved = True
+            if self._lent:  # after the increment, so that the next snapshot has it
+                await attachment.consumed()
         await self._hand_over(attachment)
 
     def _judge(self, attachment: Attachment) -> None:
