@@ -42,6 +42,7 @@ typedef uint32_t UNALIGNED u32;
 typedef int32_t UNALIGNED i32;
 typedef int16_t UNALIGNED i16;
 typedef uint16_t UNALIGNED u16;
+typedef float four __attribute__((vector_size(16)));
 
 static const uint32_t WEYL = 2654435769u;
 static const int8_t CHECK_WEIGHTS[BLOCK] = {
@@ -214,10 +215,11 @@ KERNEL void decode_further(const f32 *x, Py_ssize_t blocks, const f32 *inverse, 
 /* moves = weight (D k) of a block. */
 INLINE void moves_of(const uint8_t *difference, float step, float weight, float *moves)
 {
-    uint8_t nibble[BLOCK];
-    unpack(difference, nibble);
-    for (int i = 0; i < BLOCK; i++)
-        moves[i] = (float)((int)(nibble[i] ^ 8) - 8) * step * weight;
+    for (int i = 0; i < HALF; i++) {
+        uint32_t code = difference[i]; /* its low half is k mod 16 */
+        moves[i] = (float)((int32_t)(code << 28) >> 28) * step * weight;
+        moves[i + HALF] = (float)((int32_t)(code << 24) >> 28) * step * weight;
+    }
 }
 
 /* Like x, ``out`` may be any of the arrays that a kernel reads. */
@@ -461,20 +463,17 @@ KERNEL void follow(const f32 *x, const f32 *snapshot, Py_ssize_t length, f32 *mo
 /* The sum of squares, halves upon halves. */
 INLINE float energy_of(const float *x)
 {
-    float sums[BLOCK];
-    for (int i = 0; i < BLOCK; i++)
-        sums[i] = x[i] * x[i];
-    for (int i = 0; i < 32; i++)
-        sums[i] += sums[i + 32];
-    for (int i = 0; i < 16; i++)
-        sums[i] += sums[i + 16];
-    for (int i = 0; i < 8; i++)
-        sums[i] += sums[i + 8];
-    for (int i = 0; i < 4; i++)
-        sums[i] += sums[i + 4];
-    sums[0] += sums[2];
-    sums[1] += sums[3];
-    return sums[0] + sums[1];
+    enum { WIDTH = 4, COUNT = BLOCK / WIDTH };
+    four parts[COUNT];
+    for (int i = 0; i < COUNT; i++) {
+        memcpy(&parts[i], x + i * WIDTH, sizeof(four));
+        parts[i] *= parts[i];
+    }
+    for (int half = COUNT / 2; half; half /= 2)
+        for (int i = 0; i < half; i++)
+            parts[i] += parts[i + half];
+    four sum = parts[0];
+    return (sum[0] + sum[2]) + (sum[1] + sum[3]);
 }
 
 typedef struct {
@@ -486,17 +485,17 @@ typedef struct {
     f32 *slow, *momentum, *sizes, *energies, *movement;
 } State;
 
-/* Writes what this processor will not read: past its caches, which spares reading it first. */
-INLINE void put_away(f32 *out, const float *values, size_t bytes)
+/* Writes a block that this processor will not read: past its caches, which spares reading it first. */
+INLINE void put_away(f32 *out, const float *values)
 {
 #if defined(__SSE__) && !defined(PLAIN)
-    if (bytes == BLOCK * sizeof(float) && ((uintptr_t)out & 15) == 0) {
+    if (((uintptr_t)out & 15) == 0) {
         for (int i = 0; i < BLOCK; i += 4)
             _mm_stream_ps((float *)out + i, _mm_loadu_ps(values + i));
         return;
     }
 #endif
-    memcpy(out, values, bytes);
+    memcpy(out, values, BLOCK * sizeof(float));
 }
 
 /* All that was put away is there for others to read. */
@@ -508,33 +507,53 @@ INLINE void all_away(void)
 }
 
 INLINE bool step_block(const f32 *x, const f32 *learner, State state, f32 *out, const float *moves,
-                       int count, Nesterov step)
+                       Nesterov step)
 {
-    float at[BLOCK] = {0}, slow[BLOCK] = {0}, speed[BLOCK] = {0}, known[BLOCK] = {0};
+    float after[BLOCK], gained[BLOCK];
+    int32_t farthest = 0, most = 0;
+    uint32_t changed = 0;
+    INDEPENDENT
+    for (int i = 0; i < BLOCK; i++) {
+        float slow = state.slow[i], here = x[i];
+        int32_t way = size_of(here - slow);
+        float moved = (moves == NULL ? here : here + moves[i]) - slow;
+        float speed = state.momentum[i] * step.alpha + moved;
+        float next = slow + (moved + step.alpha * speed) * step.gamma;
+        float gain = next - learner[i];
+        farthest = way > farthest ? way : farthest;
+        most = size_of(next) > most ? size_of(next) : most;
+        changed |= (uint32_t)(gain != 0.0f);
+        state.momentum[i] = speed;
+        state.slow[i] = after[i] = next;
+        gained[i] = gain;
+    }
+    *state.movement = sized(farthest);
+    *state.sizes = sized(most);
+    *state.energies = energy_of(after);
+    if (out != NULL)
+        put_away(out, gained);
+    return out != NULL && changed != 0;
+}
+
+/* Of the last block, which has ``count`` elements. */
+INLINE bool step_rest(const f32 *x, const f32 *learner, State state, f32 *out, float *moves,
+                      int count, Nesterov step)
+{
+    float at[BLOCK] = {0}, slow[BLOCK] = {0}, momentum[BLOCK] = {0}, known[BLOCK] = {0}, gained[BLOCK];
     size_t bytes = (size_t)count * sizeof(float);
     memcpy(at, x, bytes);
     memcpy(slow, state.slow, bytes);
-    memcpy(speed, state.momentum, bytes);
+    memcpy(momentum, state.momentum, bytes);
     memcpy(known, learner, bytes);
-    *state.movement = largest(at, slow, BLOCK);
-    for (int i = 0; i < count; i++) {
-        float moved = (moves == NULL ? at[i] : at[i] + moves[i]) - slow[i];
-        speed[i] = speed[i] * step.alpha + moved;
-        slow[i] += (moved + step.alpha * speed[i]) * step.gamma;
-    }
-    memcpy(state.momentum, speed, bytes);
+    for (int i = count; moves != NULL && i < BLOCK; i++)
+        moves[i] = 0;
+    State padded = {slow, momentum, state.sizes, state.energies, state.movement};
+    bool changed = step_block(at, known, padded, out == NULL ? NULL : gained, moves, step);
     memcpy(state.slow, slow, bytes);
-    *state.sizes = largest(slow, NULL, BLOCK);
-    *state.energies = energy_of(slow);
-    if (out == NULL)
-        return false;
-    uint32_t changed = 0;
-    for (int i = 0; i < count; i++) {
-        known[i] = slow[i] - known[i];
-        changed |= (uint32_t)(known[i] != 0.0f);
-    }
-    put_away(out, known, bytes);
-    return changed != 0;
+    memcpy(state.momentum, momentum, bytes);
+    if (out != NULL)
+        memcpy(out, gained, bytes);
+    return changed;
 }
 
 KERNEL bool outer_step(const f32 *x, State state, const f32 *learner, Py_ssize_t length,
@@ -554,11 +573,13 @@ KERNEL bool outer_step(const f32 *x, State state, const f32 *learner, Py_ssize_t
         fetch_ahead(block.momentum);
         if (difference != NULL)
             moves_of(difference + b * HALF, steps[b], weight, moves);
-        const float *taken = difference == NULL ? NULL : moves;
-        if (b < whole)
-            changed |= step_block(x + at, learner + at, block, to, taken, BLOCK, step);
+        if (b == whole)
+            changed |= step_rest(x + at, learner + at, block, to, difference == NULL ? NULL : moves,
+                                 (int)rest, step);
+        else if (difference == NULL)
+            changed |= step_block(x + at, learner + at, block, to, NULL, step);
         else
-            changed |= step_block(x + at, learner + at, block, to, taken, (int)rest, step);
+            changed |= step_block(x + at, learner + at, block, to, moves, step);
     }
     all_away();
     return changed;
