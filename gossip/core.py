@@ -175,6 +175,11 @@ class Core(ABC):
         return None
 
     @property
+    def engaged(self) -> Collection[PeerId]:
+        """Who is known to be in an exchange with another, as far as that matters here."""
+        return ()
+
+    @property
     def due(self) -> int:
         """Exchanges still to propose in this period."""
         return self._due

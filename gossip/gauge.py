@@ -4,7 +4,7 @@ The outer step tells in passing how far each block of x has moved, which spares 
 where that was the learner's doing alone.  Exchanges bring nodes together, so that they ask for no
 coarser scale.  A block that rested in the last period is expected to move as before, less each
 time.  Where that is no good guide, as when other blocks are trained each time, the periods to come
-are measured.
+are measured; unless that is no better, as where peers differ by more than anybody moves.
 """
 
 import numpy as np
@@ -13,6 +13,7 @@ from covey.gossip.quantiser import Floats
 
 _STALE = 4  # periods for which a movement is a recent one's
 _MEASURED = 8  # periods that are measured where movement was no good guide
+_TRUSTED = 64  # periods that are not, if that was none either: then it was not the movement
 _KEPT = np.float32(0.75)  # of a block's movement that it is expected to repeat, per period of rest
 
 
@@ -23,6 +24,8 @@ class Gauge:
         self.movement: Floats = np.zeros(blocks, np.float32)
         self._age = _STALE  # in periods
         self._measure = 0  # so many periods
+        self._missed = 0  # of those measured, how many misled as well
+        self._trust = 0  # so many periods, whatever happens
         self._measured = False  # this one was
 
     @property
@@ -44,15 +47,20 @@ class Gauge:
             self.movement *= _KEPT
             np.maximum(self.movement, told, out=self.movement)
         self._age = 0 if plain or self._measured else self._age + 1
+        if self._measure == 1 and 2 * self._missed > _MEASURED:
+            self._trust = 1 + _TRUSTED
+        self._trust = max(0, self._trust - 1)
         self._measured, self._measure = False, max(0, self._measure - 1)
         if not self.recent:
             self.movement.fill(0)  # to be measured
 
     def mislead(self) -> None:
         """Many blocks were farther apart than their scales said."""
-        if self.recent:
+        if self._measure:
+            self._missed += 1
+        elif self.recent and not self._trust:
             self.movement.fill(0)
-        self._measure = _MEASURED
+            self._measure, self._missed = _MEASURED, 0
 
     def reset(self) -> None:
         """Nothing is known: of another model, or without training."""

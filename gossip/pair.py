@@ -7,7 +7,7 @@ the cheapest algorithm here by far.  A node is in one exchange at a time and x i
 meanwhile.  The messages of one exchange are exchange.py's.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from random import Random
 
 from covey.gossip.codecs import Buffer
@@ -56,11 +56,16 @@ class Pair(Core):
         self._attempts = 0
         self._asked: set[PeerId] = set()
         self._called: set[PeerId] = set()  # by whom, since the last period was planned
+        self._engaged: set[PeerId] = set()  # who is busy, or was said to be: not asked again so soon
         self._workspace: Workspace | None = None  # of the last exchange, for the next
 
     @property
     def busy(self) -> bool:
         return self._open is not None
+
+    @property
+    def engaged(self) -> Collection[PeerId]:
+        return self._engaged
 
     @property
     def awaited(self) -> PeerId | None:
@@ -84,7 +89,7 @@ class Pair(Core):
         present = set(candidates)
         for screen in self._screens:
             screen.keep(present)
-        peer = self._cycle.next(candidates, self._asked) if self._attempts else None
+        peer = self._next(candidates) if self._attempts else None
         if peer is None:
             self._due = 0
             return None
@@ -194,7 +199,7 @@ class Pair(Core):
             until = min(until, self._deadline)  # else it could hold us for ever
             self._end(self._open, "abandoned", "the peer began another exchange")
         if self.busy or self._patience.refuses(sender, now):
-            return Outgoing(sender, Busy(propose.exchange))
+            return Outgoing(sender, self._busy(propose.exchange))
         self._answered[sender, propose.exchange] = None
         if len(self._answered) > _REMEMBERED:
             del self._answered[next(iter(self._answered))]
@@ -211,6 +216,20 @@ class Pair(Core):
 
     def _judges(self) -> Judges:
         return Judges(self._bounds(), self._progress, self._outliers)
+
+    def _next(self, candidates: Sequence[PeerId]) -> PeerId | None:
+        """Whom to ask: of those known to be busy only if nobody else is left."""
+        peer = self._cycle.next(candidates, self._asked | self._engaged)
+        if peer is None:
+            self._engaged.clear()
+            peer = self._cycle.next(candidates, self._asked)
+        return peer
+
+    def _busy(self, exchange: bytes) -> Busy:
+        """The answer to who proposes meanwhile: whom we are with need not be asked either."""
+        opened = self._open
+        agreed = opened is not None and opened.state is not State.PROPOSED
+        return Busy(exchange, opened.peer.key if opened is not None and agreed else b"")
 
     def _crossing(self, sender: PeerId) -> bool:
         """Whether we proposed to ``sender`` at the same time and its proposal stands."""
@@ -234,6 +253,9 @@ class Pair(Core):
         if not opened.expects(message):
             raise Unsupported(f"{type(message).__name__} while {opened.state.name}")
         if isinstance(message, Busy):
+            self._engaged.add(opened.peer)
+            if message.partner:
+                self._engaged.add(PeerId(message.partner))
             self._end(opened, "busy")
             return None
         if isinstance(message, Refuse):
@@ -306,6 +328,7 @@ class Pair(Core):
 
     def _renew(self) -> None:
         self._asked.clear()
+        self._engaged.clear()
         self._attempts = self.config.attempts
 
 

@@ -280,11 +280,11 @@ class Learning:
                 self._exchange_s += _NEWS * (took_s - self._exchange_s)
             in_vain = in_vain + 1 if self.tally.busy > busy else 0
             if in_vain and core.due:
-                last = min(len(partners), core.config.attempts - 1)
-                await self._stand_back(took_s / 2 if in_vain < last else self._span_s(in_vain))
+                last = in_vain >= core.config.attempts - 1 or set(partners) <= set(core.engaged)
+                await self._stand_back(self._span_s(in_vain) if last else took_s / 2)
 
     def _span_s(self, in_vain: int) -> float:
-        """For how long to ask nobody, after all were busy, or before the last attempt."""
+        """For how long to ask nobody, as all are busy, or before the last attempt."""
         share = _BUSY_SHARES[min(in_vain, len(_BUSY_SHARES)) - 1]
         return max(_BUSY_WAIT_S, share * self._exchange_s)
 

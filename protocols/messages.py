@@ -167,12 +167,15 @@ class Settled:
 
 @dataclass(frozen=True, slots=True)
 class Busy:
-    """In another exchange; nothing was held.  Try another peer."""
+    """In another exchange, with ``partner`` if that is known; nothing was held.  Try a third."""
 
     exchange: bytes
+    partner: bytes = b""
 
     def __post_init__(self) -> None:
         _check_exchange(self.exchange)
+        if len(self.partner) not in (0, 32):
+            raise ValueError("a peer is 32 bytes")
 
 
 @dataclass(frozen=True, slots=True)

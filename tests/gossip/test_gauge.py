@@ -60,6 +60,24 @@ def test_where_it_misleads_some_periods_are_measured() -> None:
     assert (made.movement == 2).all()
 
 
+def test_where_measuring_is_no_better_none_is_measured_for_long() -> None:
+    made = Gauge(3)
+    made.close(told(4), plain=True)
+    made.mislead()
+    for _ in range(8):
+        assert not made.recent
+        made.measuring()[:] += 2
+        made.mislead()
+        made.close(told(2), plain=True)
+    for _ in range(64):
+        assert made.recent
+        made.mislead()
+        made.close(told(2), plain=True)
+    assert made.recent
+    made.mislead()
+    assert not made.recent, "it may be otherwise by now"
+
+
 def test_nothing_is_known_of_another_model() -> None:
     made = Gauge(3)
     made.close(told(2), plain=True)
