@@ -31,12 +31,21 @@ from covey.protocols.envelope import (
 )
 from covey.protocols.errors import Forged, Malformed, RemoteError, Stale, TooLarge, Unsupported
 from covey.protocols.identity import PeerId
-from covey.protocols.messages import ALGORITHM_OF, Busy, ExchangeMessage, Propose, Refuse
+from covey.protocols.messages import (
+    ALGORITHM_OF,
+    Accept,
+    Busy,
+    Commit,
+    ExchangeMessage,
+    Propose,
+    Refuse,
+)
 
 T = TypeVar("T")
 
 _FIRST_TIMEOUT_S = 10.0
-_SMALL_BYTES = 64 * limits.KIB  # hashed on the loop: not worth a way to the worker
+_SMALL_BYTES = 64 * limits.KIB  # not worth a way to the worker of its own, which costs as much
+_MODEST_BYTES = 512 * limits.KIB  # nor is this where nothing can be begun with it
 _LEAST_TIMEOUT_S = 5.0  # longer than patience.py's: the accepter gives up first
 _STRETCH_MAX = 16.0
 
@@ -191,15 +200,16 @@ class Conversation:
 
     async def _carry(self, channel: Channel, total: "_Total", out: Outgoing) -> None:
         """Send a payload, or a part of it; the worker is one chunk ahead."""
-        left = len(out.payload) + out.pieces_bytes
-        if left <= _SMALL_BYTES and not out.pieces_bytes:
-            if left:
-                total.add(out.payload)
-                await channel.write(out.payload)
-            return
-        parts = _parts(out.payload, out.pieces)
-        ahead = self._submit(functools.partial(_next, parts, total))
-        while left:
+        left, payload = out.pieces_bytes, out.payload
+        if len(payload) <= _MODEST_BYTES:
+            total.add(payload)
+        else:
+            left, payload = left + len(payload), b""
+        parts = _parts(out.payload[len(payload) :], out.pieces)
+        ahead = self._submit(functools.partial(_next, parts, total)) if left else None
+        if len(payload):
+            await channel.write(payload)
+        while ahead is not None and left:
             part = await ahead
             left -= len(part)
             if left:  # else what follows would wait for the worker to find none
@@ -273,6 +283,8 @@ class _Hearing:
         self._intake: Intake | None = None
         self._total = _Total()
         self._kept = bytearray()
+        early = isinstance(message, Accept | Commit)  # which are read as they come
+        self._most_kept = _SMALL_BYTES if early else _MODEST_BYTES
         self._begun: Outgoing | None = None
 
     @property
@@ -282,7 +294,7 @@ class _Hearing:
 
     def keeps(self, part: memoryview) -> bool:
         """Keep a small part for the next call: it is not worth a way to the worker of its own."""
-        small = len(self._kept) + len(part) <= _SMALL_BYTES
+        small = len(self._kept) + len(part) <= self._most_kept
         if small:
             self._kept += part
         return small
