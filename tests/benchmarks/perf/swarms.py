@@ -61,7 +61,8 @@ class Swarm:
         """All hand over at once; seconds until the last has its increment."""
         filled = together(self.learners, "fill")
         answers = together(self.learners, "round")
-        self._learners_s += sum(answer["cpu"] for answer in (*filled, *answers))
+        taken = together(self.learners, "take")
+        self._learners_s += sum(answer["cpu"] for answer in (*filled, *answers, *taken))
         time.sleep(_PAUSE_S)
         self._rounds += 1
         return elapsed_s(answers)

@@ -1,8 +1,9 @@
 """A learner that hands over as fast as its node takes: each line on standard input is an order.
 
 ``fill``: take one step and have a snapshot of it, which is not handed over yet, so that all can at
-once.  ``round``: hand it over, wait for the increment that answers it.  ``free SECONDS``: both
-without a break; ``periods SECONDS COUNT``: both, each so long.  No training: a step adds noise as
+once.  ``round``: hand it over, wait for the increment that answers it.  ``take``: add that, which
+who is done first would else do while others are at it.  ``free SECONDS``: all three without a
+break; ``periods SECONDS COUNT``: all, each so long.  No training: a step adds noise as
 large as what training does between exchanges.
 """
 
@@ -36,6 +37,7 @@ class Rounds:
         self._session = flock._session  # to wait without spinning, which the door does not offer
         noise = min(NOISE, len(vector))
         self._noise = rng.standard_normal(noise, dtype=np.float32) * np.float32(0.001)
+        self._came = np.zeros(0, np.float32)  # the increment of the last round
 
     def fill(self) -> dict[str, float]:
         """The processor time of the snapshot, which the noise is no part of."""
@@ -48,18 +50,29 @@ class Rounds:
 
     def round(self) -> dict[str, float]:
         """When the snapshot was handed over, and when the increment was there, in seconds,
-        monotonic; and the processor time of both and of taking it in."""
+        monotonic; and the processor time of both."""
         before, start = time.process_time(), time.monotonic()
         self._hand_over()
-        while (increment := self._flock.poll()) is None:
+        while (came := self._flock.poll()) is None:
             if self._session._pace_s is not None:  # the period has ended without an exchange
                 self.fill()
                 self._hand_over()
             self._wait()
-        end = time.monotonic()
-        self.vector += increment
+        self._came = came
+        return {"start": start, "end": time.monotonic(), "cpu": time.process_time() - before}
+
+    def take(self) -> dict[str, float]:
+        """Add the increment; the processor time of that."""
+        before = time.process_time()
+        self.vector += self._came
         self._session.acknowledge()
-        return {"start": start, "end": end, "cpu": time.process_time() - before}
+        return {"cpu": time.process_time() - before}
+
+    def turn(self) -> None:
+        """All of a round at once."""
+        self.fill()
+        self.round()
+        self.take()
 
     def follow(self, seconds: float) -> None:
         """Take in what comes."""
@@ -103,19 +116,18 @@ def main(given: argparse.Namespace) -> None:
 
 def obey(rounds: Rounds, order: str, numbers: Sequence[float]) -> dict[str, float]:
     """Do what one line asks for, and tell of it."""
-    if order in ("fill", "round"):
-        return rounds.fill() if order == "fill" else rounds.round()
+    orders = {"fill": rounds.fill, "round": rounds.round, "take": rounds.take}
+    if order in orders:
+        return orders[order]()
     begin, count = time.monotonic(), 0
     if order == "free":
         while time.monotonic() < begin + numbers[0]:
-            rounds.fill()
-            rounds.round()
+            rounds.turn()
             count += 1
     else:
         assert order == "periods", order
         while count < numbers[1]:
-            rounds.fill()
-            rounds.round()
+            rounds.turn()
             count += 1
             rounds.follow(begin + count * numbers[0] - time.monotonic())
     return {"start": begin, "end": time.monotonic(), "rounds": count}
