@@ -597,24 +597,35 @@ KERNEL bool subtract(const f32 *a, const f32 *b, f32 *out, Py_ssize_t length)
     return changed != 0;
 }
 
-/* Selection sort of the rows as far as the middle one, some columns at a time. */
+/* The middle one of ``count`` rows by selection sort, in columns that registers hold. */
+INLINE void middle(const f32 *rows, Py_ssize_t count, Py_ssize_t columns, f32 *out, int width)
+{
+    enum { WIDTH = 8 };
+    float sorted[MEDIAN_MAX][WIDTH] = {{0}};
+    for (Py_ssize_t row = 0; row < count; row++)
+        memcpy(sorted[row], rows + row * columns, (size_t)width * sizeof(float));
+    for (Py_ssize_t rank = 0; rank <= count / 2; rank++)
+        for (Py_ssize_t other = rank + 1; other < count; other++) {
+            float less[WIDTH], more[WIDTH];
+            for (int i = 0; i < WIDTH; i++) {
+                less[i] = sorted[rank][i] < sorted[other][i] ? sorted[rank][i] : sorted[other][i];
+                more[i] = sorted[rank][i] < sorted[other][i] ? sorted[other][i] : sorted[rank][i];
+            }
+            memcpy(sorted[rank], less, sizeof less);
+            memcpy(sorted[other], more, sizeof more);
+        }
+    memcpy(out, sorted[count / 2], (size_t)width * sizeof(float));
+}
+
 KERNEL void median(const f32 *rows, Py_ssize_t count, Py_ssize_t columns, f32 *out)
 {
-    float sorted[MEDIAN_MAX][BLOCK];
-    for (Py_ssize_t first = 0; first < columns; first += BLOCK) {
-        size_t bytes = sizeof(float) * (size_t)(columns - first < BLOCK ? columns - first : BLOCK);
-        memset(sorted, 0, sizeof sorted);
-        for (Py_ssize_t row = 0; row < count; row++)
-            memcpy(sorted[row], rows + row * columns + first, bytes);
-        for (Py_ssize_t rank = 0; rank <= count / 2; rank++)
-            for (Py_ssize_t other = rank + 1; other < count; other++)
-                for (int i = 0; i < BLOCK; i++) {
-                    float a = sorted[rank][i], b = sorted[other][i];
-                    sorted[rank][i] = a < b ? a : b;
-                    sorted[other][i] = a < b ? b : a;
-                }
-        memcpy(out + first, sorted[count / 2], bytes);
-    }
+    Py_ssize_t whole = columns / 8 * 8, at = 0;
+    for (; at < whole; at += 8)
+        if (count == MEDIAN_MAX)
+            middle(rows + at, MEDIAN_MAX, columns, out + at, 8);
+        else
+            middle(rows + at, count, columns, out + at, 8);
+    middle(rows + at, count, columns, out + at, (int)(columns - at));
 }
 
 INLINE void squares_row(const f32 *a, const f32 *b, double *sums, int count)
