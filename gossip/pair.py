@@ -56,7 +56,7 @@ class Pair(Core):
         self._attempts = 0
         self._asked: set[PeerId] = set()
         self._called: set[PeerId] = set()  # by whom, since the last period was planned
-        self._engaged: set[PeerId] = set()  # who is busy, or was said to be: not asked again so soon
+        self._engaged: set[PeerId] = set()  # who is or was said to be busy: not asked again so soon
         self._workspace: Workspace | None = None  # of the last exchange, for the next
 
     @property

@@ -12,6 +12,7 @@ import pytest
 
 from covey.gossip.config import Config
 from covey.node.learning import pace_s
+from covey.protocols.identity import PeerId
 from covey.protocols.messages import Phase
 from tests.node.hosts import LAYOUT, PLAIN, nodes, noise
 from tests.node.learners import move, whole
@@ -222,6 +223,41 @@ def test_a_period_that_nobody_exchanges_in_is_missed(tmp_path: Path) -> None:
                 await learner.leave()
 
     asyncio.run(go())
+
+
+def test_who_finds_all_busy_stands_back_for_long_and_else_asks_on(tmp_path: Path) -> None:
+    stranger = PeerId(bytes(32))
+
+    async def go(count: int) -> list[float]:
+        spans: list[float] = []
+        folder = tmp_path / str(count)
+        folder.mkdir()
+        async with nodes(folder, count, PLAIN) as (one, *others):
+            learners = [await node.trainee(noise()) for node in (one, *others)]
+            learning = one.learning
+
+            async def stand_back(span_s: float) -> None:
+                spans.append(span_s)
+                if len(spans) == len(others):
+                    for other in others:
+                        other.learning._core.failed(stranger, "lost")
+
+            learning._stand_back = stand_back  # type: ignore[method-assign]
+            learning._span_s = lambda in_vain: 99.0  # type: ignore[method-assign]
+            for other in others:
+                other.learning._core.open_period(1)
+                assert other.learning._core.propose([stranger], 0.0) is not None
+            learners[0].hand_over()
+            await until(lambda: learning.tally.outer_steps == 1)
+            assert learning.tally.exchanges == 1
+            for learner in learners:
+                await learner.leave()
+        return spans
+
+    assert asyncio.run(go(2)) == [99.0], "there is nobody else"
+    first, second = asyncio.run(go(3))
+    assert first < 99.0, "the other may be free"
+    assert second == 99.0
 
 
 def test_a_lone_period_is_no_outer_step(tmp_path: Path) -> None:

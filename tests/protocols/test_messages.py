@@ -10,6 +10,7 @@ from covey.protocols import limits, packing
 from covey.protocols.envelope import Scope, Sealer
 from covey.protocols.identity import Identity
 from covey.protocols.messages import (
+    Busy,
     Introduction,
     Lineage,
     Phase,
@@ -82,6 +83,8 @@ def test_a_standing_has_bounds(wrong: dict[str, Any]) -> None:
         (Settled(b"e" * 16, 1.0), {"factor": 1.1}),
         (Settled(b"e" * 16, 1.0), {"factor": math.nan}),
         (Settled(b"e" * 16, 1.0), {"factor": math.inf}),
+        (Busy(b"e" * 16), {"partner": b"p"}),
+        (Busy(b"e" * 16, b"p" * 32), {"partner": b"p" * 33}),
         (Refuse(b"e" * 16, "busy"), {"reason": "r" * 65}),
         (Refuse(b"e" * 16, "busy"), {"detail": "d" * 1025}),
         (Refuse(b"e" * 16, "busy"), {"detail": "two\nlines"}),
