@@ -228,7 +228,7 @@ class Pair(Core):
     def _busy(self, exchange: bytes) -> Busy:
         """The answer to who proposes meanwhile: whom we are with need not be asked either."""
         opened = self._open
-        agreed = opened is not None and opened.state is not State.PROPOSED
+        agreed = opened is not None and (opened.listening or opened.state is not State.PROPOSED)
         return Busy(exchange, opened.peer.key if opened is not None and agreed else b"")
 
     def _crossing(self, sender: PeerId) -> bool:

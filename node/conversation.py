@@ -8,7 +8,7 @@ import asyncio
 import functools
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from typing import Protocol, TypeVar
 
 from covey.gossip.codecs import payload_limit
@@ -33,6 +33,7 @@ from covey.protocols.errors import Forged, Malformed, RemoteError, Stale, TooLar
 from covey.protocols.identity import PeerId
 from covey.protocols.messages import (
     ALGORITHM_OF,
+    Accept,
     Busy,
     ExchangeMessage,
     Propose,
@@ -44,6 +45,7 @@ T = TypeVar("T")
 _FIRST_TIMEOUT_S = 10.0
 _LEAST_TIMEOUT_S = 5.0  # longer than patience.py's: the accepter gives up first
 _STRETCH_MAX = 16.0
+_HOLD_S = 0.5  # for a peer that proposes while a proposal of ours is unanswered
 
 
 class Courier(Protocol):
@@ -75,6 +77,9 @@ class Conversation:
         self._replays = ReplayWindow()
         self._typical_s: float | None = None  # of one request and its answer, smoothed
         self._stretch = 1.0  # of the timeout, after requests that ran into it
+        self._asked: PeerId | None = None  # last of all
+        self._heard = asyncio.Event()  # set while no proposal of ours is unanswered
+        self._heard.set()
         replica = runner.core.replica
         self.limit = payload_limit(replica.parameters, replica.size - replica.parameters)
 
@@ -104,6 +109,8 @@ class Conversation:
 
     async def _converse(self, out: Outgoing) -> None:
         """Send a proposal and whatever the answers ask for."""
+        self._asked = out.peer
+        self._heard.clear()
         try:
             async with self._courier.call(out.peer) as letters:
                 letters.post(self._letter(letters, out))
@@ -115,6 +122,8 @@ class Conversation:
         except RemoteError as error:
             self._courier.rejected(out.peer, error)
             await self._fail(out, error.reason, str(error))
+        finally:
+            self._heard.set()
 
     async def _answered(self, letters: Letters, peer: PeerId, size: int) -> bool:
         """Take the answer to a message of ``size`` bytes; whether it asks for another."""
@@ -122,7 +131,10 @@ class Conversation:
         try:
             async with asyncio.timeout(timeout_s):
                 message = await letters.announcement()
+                if isinstance(message, Accept):
+                    self._heard.set()
                 more = await self._hear(letters, peer, message, answering=False)
+                self._heard.set()
         except TimeoutError:
             # One that is too short would be so for ever: requests that fail time nothing.
             self._stretch = min(2 * self._stretch, _STRETCH_MAX)
@@ -165,6 +177,8 @@ class Conversation:
             busy = Outgoing(peer, Busy(message.exchange)) if occupied else None
             return hearing.end(opened, busy)
 
+        if answering and isinstance(message, Propose) and not occupied:
+            await self._hold(peer)
         out = await self._submit(end)
         if out is None and answering:
             out = Outgoing(peer, Refuse(message.exchange, "unexpected", "not a message to answer"))
@@ -178,6 +192,16 @@ class Conversation:
         if out is not None:
             self.runner.post(self.runner.core.finish)
         return out is not None
+
+    async def _hold(self, peer: PeerId) -> None:
+        """Let a proposal of ``peer`` wait for the answer to ours: if that is Busy, we are free.
+
+        Only if its id is the smaller: else several could wait in a ring, each for the next.
+        """
+        if self._asked != peer and peer < self.runner.core.me:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_HOLD_S):
+                    await self._heard.wait()
 
     async def _letter(
         self, letters: Letters, out: Outgoing, ending: "asyncio.Future[Buffer] | None" = None
@@ -199,7 +223,6 @@ class Conversation:
             part = await self._submit(functools.partial(_next, parts, total), brief=True)
             left -= len(part)
             await channel.write(part)
-            await asyncio.sleep(0)  # whatever else has come gets its turn, and the answer too
 
     async def _fail(self, out: Outgoing, reason: str, detail: str) -> None:
         core, exchange = self.runner.core, out.message.exchange
