@@ -26,7 +26,8 @@ class Gauge:
         self._measure = 0  # so many periods
         self._missed = 0  # of those measured, how many misled as well
         self._trust = 0  # so many periods, whatever happens
-        self._measured = False  # this one was
+        self._measured = False  # this one was,
+        self._misled = False  # and misled as well
 
     @property
     def recent(self) -> bool:
@@ -47,17 +48,20 @@ class Gauge:
             self.movement *= _KEPT
             np.maximum(self.movement, told, out=self.movement)
         self._age = 0 if plain or self._measured else self._age + 1
-        if self._measure == 1 and 2 * self._missed > _MEASURED:
-            self._trust = 1 + _TRUSTED
         self._trust = max(0, self._trust - 1)
-        self._measured, self._measure = False, max(0, self._measure - 1)
+        if self._measured and self._measure:
+            self._measure -= 1
+            self._missed += self._misled
+            if not self._measure and 2 * self._missed > _MEASURED:
+                self._trust = _TRUSTED
+        self._measured = self._misled = False
         if not self.recent:
             self.movement.fill(0)  # to be measured
 
     def mislead(self) -> None:
         """Many blocks were farther apart than their scales said."""
-        if self._measure:
-            self._missed += 1
+        if self._measured:
+            self._misled = True
         elif self.recent and not self._trust:
             self.movement.fill(0)
             self._measure, self._missed = _MEASURED, 0
@@ -65,4 +69,5 @@ class Gauge:
     def reset(self) -> None:
         """Nothing is known: of another model, or without training."""
         self.movement.fill(0)
-        self._age, self._measured = _STALE, False
+        self._age, self._measured, self._misled = _STALE, False, False
+        self._measure = self._missed = self._trust = 0

@@ -1,7 +1,7 @@
 """Exchange messages between the core and the peers: sealed, opened, checked against our scope.
 
-A message is taken while it arrives, and answered while it is taken if the core can.  Each part is
-coded, hashed and encrypted in one go, and likewise on the way in: it is still in cache then.
+A message is taken while it arrives, and answered while it is taken if the core can: the worker
+codes and hashes one part while the loop encrypts the part before it, and likewise on the way in.
 """
 
 import asyncio
@@ -35,6 +35,7 @@ from covey.protocols.messages import (
     ALGORITHM_OF,
     Accept,
     Busy,
+    Commit,
     ExchangeMessage,
     Propose,
     Refuse,
@@ -43,6 +44,8 @@ from covey.protocols.messages import (
 T = TypeVar("T")
 
 _FIRST_TIMEOUT_S = 10.0
+_SMALL_BYTES = 64 * limits.KIB  # not worth a way to the worker of its own, which costs as much
+_MODEST_BYTES = 512 * limits.KIB  # nor is this where nothing can be begun with it
 _LEAST_TIMEOUT_S = 5.0  # longer than patience.py's: the accepter gives up first
 _STRETCH_MAX = 16.0
 _HOLD_S = 0.5  # for a peer that proposes while a proposal of ours is unanswered
@@ -159,14 +162,15 @@ class Conversation:
         self, letters: Letters, peer: PeerId, message: ExchangeMessage, answering: bool
     ) -> bool:
         """Take the payload of ``message`` and post what answers it; whether there is an answer."""
-        # Else many peers that propose in turn could keep our own work waiting for ever.
-        occupied = answering and self.runner.wanted and isinstance(message, Propose)
+        proposed = answering and isinstance(message, Propose)
         hearing, early = _Hearing(self.runner.core, peer, message), None
         ending = asyncio.get_running_loop().create_future()
         while (part := await letters.part()) is not None:
             if hearing.length + len(part) > self.limit:
                 raise TooLarge(f"a payload of more than {self.limit} bytes")
-            begun = await self._submit(functools.partial(hearing.take, part), brief=True)
+            if hearing.keeps(part):
+                continue
+            begun = await self._run(functools.partial(hearing.take, part))
             if early is None and begun is not None:
                 early = begun
                 letters.post(self._letter(letters, early, ending))
@@ -177,9 +181,11 @@ class Conversation:
             busy = Outgoing(peer, Busy(message.exchange)) if occupied else None
             return hearing.end(opened, busy)
 
-        if answering and isinstance(message, Propose) and not occupied:
+        if proposed:
             await self._hold(peer)
-        out = await self._submit(end)
+        # Else many peers that propose in turn could keep our own work waiting for ever.
+        occupied = proposed and self.runner.wanted
+        out = await self._run(end)
         if out is None and answering:
             out = Outgoing(peer, Refuse(message.exchange, "unexpected", "not a message to answer"))
         if early is None and out is not None:
@@ -217,11 +223,21 @@ class Conversation:
         await channel.write(sealed, True)
 
     async def _carry(self, channel: Channel, total: "_Total", out: Outgoing) -> None:
-        """Send a payload, or a part of it."""
-        left, parts = len(out.payload) + out.pieces_bytes, _parts(out.payload, out.pieces)
-        while left:
-            part = await self._submit(functools.partial(_next, parts, total), brief=True)
+        """Send a payload, or a part of it; the worker is one chunk ahead."""
+        left, payload = out.pieces_bytes, out.payload
+        if len(payload) <= _MODEST_BYTES:
+            total.add(payload)
+        else:
+            left, payload = left + len(payload), b""
+        parts = _parts(out.payload[len(payload) :], out.pieces)
+        ahead = self._submit(functools.partial(_next, parts, total)) if left else None
+        if len(payload):
+            await channel.write(payload)
+        while ahead is not None and left:
+            part = await ahead
             left -= len(part)
+            if left:  # else what follows would wait for the worker to find none
+                ahead = self._submit(functools.partial(_next, parts, total))
             await channel.write(part)
 
     async def _fail(self, out: Outgoing, reason: str, detail: str) -> None:
@@ -247,11 +263,14 @@ class Conversation:
             raise Unsupported("the message is for another model")
         self._replays.admit(opened.sender, opened.instance, opened.sequence)
 
-    def _submit(self, work: Callable[[], T], brief: bool = False) -> "asyncio.Future[T]":
-        """As the runner's.  Raises Stale when the model was put away meanwhile."""
+    async def _run(self, work: Callable[[], T]) -> T:
+        return await self._submit(work)
+
+    def _submit(self, work: Callable[[], T]) -> "asyncio.Future[T]":
+        """``work`` on the worker.  Raises Stale when the model was put away meanwhile."""
         if self.runner.closed:
             raise Stale("the model is no longer trained here")
-        return self.runner.submit(work, brief)
+        return self.runner.submit(work)
 
     def _timeout_s(self, size: int) -> float:
         """Follows what requests took so far; generous before any was timed."""
@@ -281,34 +300,46 @@ class _Total:
 
 
 class _Hearing:
-    """A message that is taken while it arrives."""
+    """A message that is taken while it arrives, on the worker."""
 
     def __init__(self, core: Core, peer: PeerId, message: ExchangeMessage) -> None:
         self._begin = functools.partial(core.intake, peer, message)
         self._intake: Intake | None = None
         self._total = _Total()
+        self._kept = bytearray()
+        early = isinstance(message, Accept | Commit)  # which are read as they come
+        self._most_kept = _SMALL_BYTES if early else _MODEST_BYTES
         self._begun: Outgoing | None = None
 
     @property
     def length(self) -> int:
         """Of what has come of the payload."""
-        return self._total.length
+        return self._total.length + len(self._kept)
+
+    def keeps(self, part: memoryview) -> bool:
+        """Keep a small part for the next call: it is not worth a way to the worker of its own."""
+        small = len(self._kept) + len(part) <= self._most_kept
+        if small:
+            self._kept += part
+        return small
 
     def take(self, part: Buffer) -> Outgoing | None:
         """Take a part of the payload; the answer that may be begun, if there is one."""
-        self._total.add(part)
-        intake = self._opened()
-        intake.take(part)
-        self._begun = intake.early
+        self._begun = self._take(part).early
         return self._begun
 
-    def _opened(self) -> Intake:
+    def _take(self, part: Buffer = b"") -> Intake:
         self._intake = self._intake or self._begin()
+        kept, self._kept = self._kept, bytearray()
+        for each in (kept, part):
+            if len(each):
+                self._total.add(each)
+                self._intake.take(each)
         return self._intake
 
     def end(self, opened: Opened, instead: Outgoing | None) -> Outgoing | None:
         """The answer to what was ``opened``, or ``instead``.  Raises RemoteError."""
-        intake = self._opened()
+        intake = self._take()
         opened.check_digest(self._total.digest.digest())
         if instead is not None:
             return instead

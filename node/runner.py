@@ -1,7 +1,7 @@
-"""Runs the gossip core a call at a time: on one worker thread, or what is brief on the event loop.
+"""Runs the gossip core on one worker thread, a call at a time, off the event loop.
 
 What is asked for is done in that order, and always: a caller that is cancelled only does not hear
-of it.  How exchanges ended is taken from the core after each call, by the thread that made it.
+of it.  How exchanges ended is taken from the core by the worker itself, after each call.
 """
 
 import asyncio
@@ -35,7 +35,6 @@ class CoreRunner:
         self._free = asyncio.Event()
         self._free.set()
         self._wanting = 0
-        self._under_way = 0  # calls that were asked for and not heard of
 
     @property
     def wanted(self) -> bool:
@@ -73,12 +72,8 @@ class CoreRunner:
         self.closed = True
         await asyncio.to_thread(self._thread.shutdown)
 
-    def submit(self, work: Callable[[], T], brief: bool = False) -> "asyncio.Future[T]":
-        """``run``, begun at once.
-
-        What is ``brief``, a millisecond or two, is done before this returns if nothing else is
-        under way: to wake a thread and be woken by it costs more than its help is worth.
-        """
+    def submit(self, work: Callable[[], T]) -> "asyncio.Future[T]":
+        """``run``, begun at once."""
         assert not self.closed, "the runner is closed"
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[T] = loop.create_future()
@@ -94,16 +89,11 @@ class CoreRunner:
                 busy = self.core.busy
 
         def deliver(done: Future[T]) -> None:
-            self._under_way -= 1
             self._settle(ended, busy)
             self._answer(done, answer)
 
-        self._under_way += 1
-        if brief and self._under_way == 1:
-            deliver(_made(call))
-        else:
-            future = self._thread.submit(call)
-            future.add_done_callback(lambda done: loop.call_soon_threadsafe(deliver, done))
+        future = self._thread.submit(call)
+        future.add_done_callback(lambda done: loop.call_soon_threadsafe(deliver, done))
         return answer
 
     def _settle(self, ended: list[Outcome], busy: bool) -> None:
@@ -125,13 +115,3 @@ class CoreRunner:
         else:
             answer.set_exception(error)
             answer.exception()  # nobody need ask: after ``post`` nobody does
-
-
-def _made(call: Callable[[], T]) -> "Future[T]":
-    """What the worker would have told of ``call``."""
-    done: Future[T] = Future()
-    try:
-        done.set_result(call())
-    except Exception as error:
-        done.set_exception(error)
-    return done

@@ -3,6 +3,7 @@
 Hashing and signing would cost more than the rest of a small simulation, and their length is known.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import cast
@@ -24,11 +25,7 @@ class Wire:
         """In bytes, announcement, payload, header and signature; the lengths of chunks and TLS
         come on top."""
         message, payload = out.message, len(out.payload)
-        kind = type(message)
-        values = [getattr(message, name) for name in _varying(cast(type, kind))]
-        # A float takes 8 bytes whatever it is, but what is whole may come as an int, of fewer.
-        widths = [float if type(value) is float else value for value in values]
-        key = kind, payload.bit_length(), *widths  # decide the size packed
+        key = type(message), payload.bit_length(), *(_width(value) for value in _values(message))
         header = self._headers.get(key)
         if header is None:
             sealer = Sealer(Identity(bytes(32)), bytes(16))
@@ -37,7 +34,18 @@ class Wire:
         return header + payload
 
 
+def _values(message: object) -> Iterator[object]:
+    return (getattr(message, name) for name in _names(cast(type, type(message))))
+
+
 @cache
-def _varying(kind: type) -> tuple[str, ...]:
-    """The fields of ``kind`` but those of bytes: names and nonces, of one length each."""
-    return tuple(entry.name for entry in fields(kind) if entry.type is not bytes)
+def _names(kind: type) -> tuple[str, ...]:
+    return tuple(entry.name for entry in fields(kind))
+
+
+def _width(value: object) -> object:
+    """What decides how many bytes ``value`` takes when packed."""
+    if isinstance(value, bytes):
+        return len(value)
+    # A float takes 8 bytes whatever it is, but what is whole may come as an int, of fewer.
+    return float if type(value) is float else value

@@ -60,27 +60,41 @@ def test_where_it_misleads_some_periods_are_measured() -> None:
     assert (made.movement == 2).all()
 
 
+def missed(made: Gauge, periods: int, of: int = 8) -> None:
+    """Let it mislead, and measure so many periods, in some of which it misleads as well."""
+    made.mislead()
+    made.mislead()  # what follows in that period has no movement to go by: it tells nothing
+    made.close(told(2), plain=True)
+    for period in range(of):
+        assert not made.recent
+        made.measuring()[:] += 2
+        for _ in range(3 * (period < periods)):
+            made.mislead()
+        made.close(told(2), plain=True)
+
+
 def test_where_measuring_is_no_better_none_is_measured_for_long() -> None:
     made = Gauge(3)
     made.close(told(4), plain=True)
-    made.mislead()
-    for _ in range(8):
-        assert not made.recent
-        made.measuring()[:] += 2
-        made.mislead()
-        made.close(told(2), plain=True)
+    missed(made, 4)
+    assert made.recent
+    missed(made, 5)  # so it was not for ever that it helped
     for _ in range(64):
         assert made.recent
         made.mislead()
+        assert (made.movement > 0).all()
         made.close(told(2), plain=True)
+    missed(made, 0)  # it may be otherwise by now
     assert made.recent
-    made.mislead()
-    assert not made.recent, "it may be otherwise by now"
 
 
 def test_nothing_is_known_of_another_model() -> None:
     made = Gauge(3)
     made.close(told(2), plain=True)
+    missed(made, 8)
     made.reset()
     assert not made.recent
     assert not made.movement.any()
+    made.close(told(2), plain=True)
+    made.mislead()
+    assert not made.recent, "nor that measuring was no better"

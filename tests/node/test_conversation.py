@@ -26,7 +26,7 @@ from covey.protocols.messages import (
 )
 from tests.node.hosts import LAYOUT, OTHER_LAYOUT, noise
 from tests.node.members import SECRET, Member, members
-from tests.node.pipes import listen, say
+from tests.node.pipes import listen
 from tests.node.rigs import EXCHANGE, LINEAGE, SCOPE, Rig, play
 from tests.node.waiting import until
 
@@ -241,61 +241,6 @@ def test_a_proposal_gives_way_to_who_waits_for_the_model_still() -> None:
         await waiting
         await two.propose(one.me)
         assert [outcome.reason for outcome in two.outcomes] == ["busy", ""]
-
-    play(scenario)
-
-
-class Third:
-    """Whom a node has asked, and who answers Busy once it is told to."""
-
-    def __init__(self, rig: Rig) -> None:
-        self.told, self.asked = asyncio.Event(), asyncio.Event()
-        self._rig = Rig(3)
-        rig.serve = self._serve
-        self.proposing = asyncio.create_task(rig.propose(self._rig.me))
-
-    async def _serve(self, letters: Letters) -> None:
-        opened, _ = await listen(letters)
-        self.asked.set()
-        await self.told.wait()
-        await say(letters, self._rig.says(Busy(opened.message.exchange)))
-
-    async def close(self) -> None:
-        self.told.set()
-        await self.proposing
-        await self._rig.runner.close()
-
-
-def test_who_awaits_an_answer_lets_a_smaller_ids_proposal_wait_for_it() -> None:
-    async def scenario(larger: Rig, smaller: Rig) -> None:
-        assert smaller.me < larger.me
-        third = Third(larger)
-        await third.asked.wait()
-        proposing = asyncio.create_task(smaller.propose(larger.me))
-        await until(lambda: smaller.sent)
-        await larger.runner.run(lambda: None)
-        await smaller.runner.run(lambda: None)
-        assert not proposing.done()
-        await third.close()
-        await proposing
-        assert [outcome.reason for outcome in larger.outcomes] == ["busy", ""]
-        assert [outcome.reason for outcome in smaller.outcomes] == [""]
-
-    play(scenario)
-
-
-@pytest.mark.parametrize("hold_s", [0.0, 60.0])
-def test_but_not_a_larger_ones_nor_for_ever(hold_s: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three that wait for each other in a ring: one of them must not."""
-    monkeypatch.setattr(conversation, "_HOLD_S", hold_s)
-
-    async def scenario(larger: Rig, smaller: Rig) -> None:
-        asking, asked = (smaller, larger) if hold_s == 0 else (larger, smaller)
-        third = Third(asked)
-        await third.asked.wait()
-        await asking.propose(asked.me)
-        assert [outcome.reason for outcome in asking.outcomes] == ["busy"]
-        await third.close()
 
     play(scenario)
 

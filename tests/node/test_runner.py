@@ -1,4 +1,4 @@
-"""Calls of the core: in order, always, and off the event loop unless they are brief."""
+"""The worker thread: in order, always, and never on the event loop."""
 
 import asyncio
 import threading
@@ -59,44 +59,6 @@ def test_work_is_done_elsewhere_and_in_order() -> None:
         assert done == list(range(20))
 
     assert not play(scenario).bugs
-
-
-def test_brief_work_is_done_here_at_once_but_never_out_of_turn() -> None:
-    done: list[object] = []
-
-    async def scenario(rig: Rig) -> None:
-        here, gate = threading.current_thread(), threading.Event()
-        first = rig.runner.submit(threading.current_thread, brief=True)
-        assert first.done()
-        assert first.result() is here
-        rig.runner.post(gate.wait)  # type: ignore[arg-type]
-        rig.runner.post(lambda: done.append("asked for before"))
-        second = rig.runner.submit(threading.current_thread, brief=True)
-        assert not second.done()
-        gate.set()
-        assert await second is not here
-        assert done == ["asked for before"]
-        assert rig.runner.submit(lambda: 3, brief=True).done(), "nothing is under way any more"
-
-    assert not play(scenario).bugs
-
-
-def test_outcomes_and_faults_of_brief_work_are_told_alike() -> None:
-    async def scenario(rig: Rig) -> None:
-        await rig.runner.run(rig.propose)
-
-        def fail() -> None:
-            rig.fail()
-            raise Malformed("the answer")
-
-        answer = rig.runner.submit(fail, brief=True)
-        assert [outcome.reason for outcome in rig.outcomes] == ["lost"]
-        with pytest.raises(Malformed):
-            await answer
-        assert await rig.runner.run_idle(lambda: True), "its end is known here too"
-        assert rig.runner.submit(lambda: 1 / 0, brief=True).done()
-
-    assert [type(bug) for bug in play(scenario).bugs] == [ZeroDivisionError]
 
 
 def test_outcomes_come_before_the_answer() -> None:
