@@ -21,6 +21,7 @@ from random import Random
 from typing import ClassVar, NamedTuple, Protocol
 
 from covey.gossip import lineage as lineages
+from covey.gossip import mixing
 from covey.gossip.codecs import Buffer, Side
 from covey.gossip.config import Config, OuterStep
 from covey.gossip.quantiser import Floats, Workspace, own_scales
@@ -97,6 +98,7 @@ class Core(ABC):
         self._rng = rng
         self._screens = Screen(config.screening), Screen(config.screening)
         self._contraction = Contraction(config.exchanges)
+        self._stepped = OuterStep(momentum=0.0)  # the last outer step
         self._due = 0
         self._outcomes: list[Outcome] = []
 
@@ -141,12 +143,22 @@ class Core(ABC):
         self._due, made = 0, False
         if partners:
             self._contraction.close()
-            made = self.replica.outer_step(self.outer(partners), out)
+            self._stepped = self.outer(partners)
+            made = self.replica.outer_step(self._stepped, out)
         else:
             self.replica.rest()
         self.lineage = lineages.older(self.lineage)
         self._measure()
         return made
+
+    def look_back(self) -> None:
+        """Training is over: undo what the last outer step looked ahead, for which momentum is
+        given up.  Where the next movement would begin is not the best model that there is."""
+        assert not self.busy, "x is held while an exchange is open"
+        replica, step = self.replica, self._stepped
+        if step.momentum and replica.momentum.any():
+            mixing.look_back(replica.moving()[: replica.parameters], replica.momentum, step)
+            replica.rest()
 
     def outer(self, partners: int) -> OuterStep:
         """The outer step that suits so many partners and the exchanges of late."""

@@ -99,6 +99,14 @@ def outer_step(
     return changed
 
 
+def look_back(x: Floats, momentum: Floats, step: OuterStep) -> None:
+    """x <- x - gamma alpha m: the point that Nesterov's step, which left x, looked ahead from."""
+    ahead = np.float32(step.rate * step.momentum)
+    for first in range(0, len(x), _CHUNK):
+        part = slice(first, first + _CHUNK)
+        x[part] -= ahead * momentum[part]
+
+
 def subtract(a: Floats, b: Floats, out: Floats) -> bool:
     """out <- a - b; whether any element is not zero."""
     return kernels.subtract(a, b, out)

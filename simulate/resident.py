@@ -124,7 +124,11 @@ class Resident:
         self._enough = self.exchanges + rounds  # whoever proposes them
         if self.settled:
             self.settled = False
-            self.when_idle(self._settle_on)
+            self.when_idle(self._settle_from)
+
+    def _settle_from(self) -> None:
+        self.core.look_back()
+        self._settle_on()
 
     def _settle_on(self) -> None:
         partners = self._partners()

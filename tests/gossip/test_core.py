@@ -65,6 +65,21 @@ def test_a_period_closes_with_an_outer_step_or_alone(flocks: Flocks) -> None:
     assert core.lineage.age == 2
 
 
+def test_at_the_end_the_last_step_looked_ahead_for_nothing(flocks: Flocks) -> None:
+    core, _ = two(flocks)
+    start = core.replica.slow.copy()
+    moved = core.replica.x - start
+    core.close_period(partners=20)
+    known = core.replica.learner
+    core.look_back()
+    assert np.allclose(core.replica.x, start + np.float32(0.7) * moved, atol=1e-6)
+    assert np.array_equal(core.replica.learner, known), "the increment is yet to come"
+    assert not core.replica.momentum.any()
+    back = core.replica.x.copy()
+    core.look_back()
+    assert np.array_equal(core.replica.x, back), "once"
+
+
 def test_first_movements_are_measured_until_there_is_a_history(flocks: Flocks) -> None:
     """Of a model without buffers too, which has no distances between them."""
     core, _ = two(flocks)

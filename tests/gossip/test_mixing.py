@@ -78,6 +78,20 @@ def test_outer_steps_are_torchs_nesterov_sgd() -> None:
     assert np.allclose(x, parameter.detach().numpy(), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("length", [*LENGTHS, 1 << 17])
+def test_looking_back_gives_the_points_that_momentum_alone_would(length: int) -> None:
+    """y, from which phi = y + gamma alpha m looks ahead, moves by gamma m."""
+    step = OuterStep(momentum=0.8, rate=0.7)
+    slow, *movements = vectors(5, length)
+    momentum, y = np.zeros_like(slow), slow.astype(np.float64)
+    for movement in movements:
+        mixing.outer_step(slow + movement, State.of(slow, momentum), step)
+        y += 0.7 * momentum
+        back = slow.copy()
+        mixing.look_back(back, momentum, step)
+        assert np.allclose(back, y, rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("length", LENGTHS)
 def test_subtract_tells_whether_anything_changed(length: int) -> None:
     a, b = vectors(2, length)

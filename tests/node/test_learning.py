@@ -4,13 +4,16 @@ The vectors hold small whole numbers where that makes every sum exact.
 """
 
 import asyncio
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
 import numpy as np
 import pytest
 
-from covey.gossip.config import Config
+from covey.gossip.config import Config, OuterStep
+from covey.gossip.core import Core
 from covey.node.learning import pace_s
 from covey.protocols.identity import PeerId
 from covey.protocols.messages import Phase
@@ -258,6 +261,33 @@ def test_who_finds_all_busy_stands_back_for_long_and_else_asks_on(tmp_path: Path
     first, second = asyncio.run(go(3))
     assert first < 99.0, "the other may be free"
     assert second == 99.0
+
+
+def test_settling_begins_with_a_look_back_that_the_learner_gets(tmp_path: Path) -> None:
+    async def go() -> None:
+        config = replace(PLAIN, outer=OuterStep())
+        async with nodes(tmp_path, 2, config) as flock:
+            learners = [await node.trainee(noise()) for node in flock]
+            moved: list[bool] = []
+            for node in flock:
+                core = node.learning._core
+
+                def look_back(core: Core = core, made: Callable[[], None] = core.look_back) -> None:
+                    before = core.replica.x.copy()
+                    made()
+                    moved.append(not np.allclose(core.replica.x[:200], before[:200]))
+
+                core.look_back = look_back  # type: ignore[method-assign]
+            for learner in learners:
+                learner.step(0.5)
+            await asyncio.gather(*(learner.settled() for learner in learners))
+            assert moved == [True, True]
+            for node, learner in zip(flock, learners, strict=True):
+                assert not node.learning._core.replica.momentum.any()
+                assert np.allclose(learner.vector, node.learning._core.replica.x, atol=1e-6)
+                await learner.leave()
+
+    asyncio.run(go())
 
 
 def test_a_lone_period_is_no_outer_step(tmp_path: Path) -> None:
