@@ -21,6 +21,7 @@ def about(runs: Runs, plan: Plan) -> dict[str, object]:
         "seconds": round(runs.seconds),
         "tasks": [*plan.tasks, "text"],
         "seeds": list(plan.seeds),
+        "of faults and attacks under skew": list(plan.trouble_seeds),
         "tuning_seeds": list(plan.tuning),
     }
 
