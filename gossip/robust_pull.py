@@ -90,6 +90,10 @@ class RobustPull(Core):
         np.copyto(self._base, self.replica.x)
         return made
 
+    def look_back(self) -> None:
+        super().look_back()
+        np.copyto(self._base, self.replica.x)  # it is no progress to be added again
+
     def propose(self, candidates: Sequence[PeerId], now: float) -> Outgoing | None:
         if self.busy or not self._due:
             return None

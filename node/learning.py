@@ -341,8 +341,10 @@ class Learning:
         """A few exchanges without training, so that the learner ends with the flock's average."""
         until = time.monotonic() + _SETTLE_S
         await self._between.wait()  # the last snapshot's period
-        await self.runner.run_idle(self._core.look_back)
-        self._note_move()
+        with suppress(TimeoutError):  # a peer that lets us wait may end it later than we do
+            async with asyncio.timeout(_APPLY_S):
+                await self.runner.run_idle(self._core.look_back)
+                self._note_move()
         before = self.tally.exchanges
         while time.monotonic() < until:
             training = self._flock.anybody_training(self.layout.digest)

@@ -51,6 +51,21 @@ def test_a_round_is_the_robust_mean_of_all_pulled(flocks: Flocks, size: int) -> 
     assert flock.cores[0].due == 0
 
 
+def test_a_look_back_is_no_progress_to_be_mixed_again(flocks: Flocks) -> None:
+    flock = flocks(3, 150, 30, EXACT, seed=3).scattered(0.1)
+    core = flock.cores[0]
+    for other in flock.cores:
+        other.close_period(partners=20 if other is core else 0)
+    ahead = core.replica.x.copy()
+    core.look_back()
+    assert not np.allclose(core.replica.x, ahead)
+    before = [other.replica.x.copy() for other in flock.cores]
+    round_of(flock, core)
+    own = before[0].copy()
+    robust_mean(own[:150], [x[:150] for x in before[1:]], 0)
+    assert np.allclose(core.replica.x[:150], own[:150], atol=1e-6)
+
+
 def test_who_alone_has_moved_keeps_its_progress(flocks: Flocks) -> None:
     """To a trimmed mean of where all are now it would be the liar."""
     flock = flocks(9, 150, 30, EXACT, seed=2).scattered(0.0)
