@@ -29,7 +29,7 @@ from covey.protocols.envelope import (
     announce,
     open_sealed,
 )
-from covey.protocols.errors import Forged, Malformed, RemoteError, Stale, TooLarge, Unsupported
+from covey.protocols.errors import Malformed, RemoteError, Stale, TooLarge, Unsupported
 from covey.protocols.identity import PeerId
 from covey.protocols.messages import (
     ALGORITHM_OF,
@@ -174,7 +174,7 @@ class Conversation:
             if early is None and begun is not None:
                 early = begun
                 letters.post(self._letter(letters, early, ending))
-        opened = open_sealed(letters.sealed)
+        opened = open_sealed(letters.envelope, letters.announced, peer, self._scope.swarm)
         self._admit(opened, peer, message, hearing.length)
 
         def end() -> Outgoing | None:
@@ -214,13 +214,14 @@ class Conversation:
     ) -> None:
         """Send a message; ``ending`` is what its payload ends with, once that is known."""
         channel, total = letters.channel, _Total()
-        await channel.write(announce(out.message))
+        announcement = announce(out.message)
+        await channel.write(announcement)
         await self._carry(channel, total, out)
         if ending is not None:
             await self._carry(channel, total, Outgoing(out.peer, out.message, await ending))
         digest = total.digest.digest()
-        sealed = self._sealer.seal_digest(self._scope, out.message, total.length, digest)
-        await channel.write(sealed, True)
+        envelope = self._sealer.seal(self._scope, announcement, total.length, digest)
+        await channel.write(envelope, True)
 
     async def _carry(self, channel: Channel, total: "_Total", out: Outgoing) -> None:
         """Send a payload, or a part of it; the worker is one chunk ahead."""
@@ -250,18 +251,12 @@ class Conversation:
             self.runner.core.failed(out.peer, "cancelled", "given up here", exchange)
 
     def _admit(self, opened: Opened, peer: PeerId, message: ExchangeMessage, length: int) -> None:
-        """Raise RemoteError unless it seals what ``peer`` sent, for our swarm and layout, once."""
-        if opened.sender != peer:
-            raise Forged(f"{peer.short} brought a message of {opened.sender.short}")
-        if opened.message != message:
-            raise Forged("the message is not the one that was announced")
+        """Raise RemoteError unless it seals a payload of ``length`` bytes, for our layout, once."""
         if opened.payload_length != length:
             raise Malformed("the payload is not as long as its envelope says")
-        if opened.scope.swarm != self._scope.swarm:
-            raise Forged("the message is for another swarm")
-        if opened.scope.layout != self._scope.layout and not isinstance(opened.message, Refuse):
+        if opened.layout != self._scope.layout and not isinstance(message, Refuse):
             raise Unsupported("the message is for another model")
-        self._replays.admit(opened.sender, opened.instance, opened.sequence)
+        self._replays.admit(peer, opened.instance, opened.sequence)
 
     async def _run(self, work: Callable[[], T]) -> T:
         return await self._submit(work)
@@ -340,7 +335,7 @@ class _Hearing:
     def end(self, opened: Opened, instead: Outgoing | None) -> Outgoing | None:
         """The answer to what was ``opened``, or ``instead``.  Raises RemoteError."""
         intake = self._take()
-        opened.check_digest(self._total.digest.digest())
+        opened.check(self._total.digest.digest())
         if instead is not None:
             return instead
         out = intake.end(time.monotonic())

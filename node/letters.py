@@ -33,7 +33,8 @@ class Letters:
 
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
-        self.sealed = b""  # of the message that was read to its end
+        self.announced = b""  # of the message that is read
+        self.envelope = b""  # of the message that was read to its end
         self.heard = 0  # messages
         self.given_up = False  # we broke the channel, as what we sent could not be finished
         self._letters: list[asyncio.Task[None]] = []  # that are being sent
@@ -48,14 +49,15 @@ class Letters:
         if last:
             raise Refused(bytes(chunk))
         self.heard += 1
-        return announced(bytes(chunk))
+        self.announced = bytes(chunk)
+        return announced(self.announced)
 
     async def part(self) -> memoryview | None:
-        """The next part of the payload, valid until the next; None at its end: it is sealed."""
+        """The next part of the payload, valid until the next; None at its end."""
         chunk, last = await self.channel.read()
         if not last:
             return chunk
-        self.sealed = bytes(chunk)
+        self.envelope = bytes(chunk)
         return None
 
     async def refuse(self, status: int, reason: str, detail: str) -> None:

@@ -16,4 +16,4 @@ announcement, the payload's chunks, and the signed envelope (envelope.py).
 ``PROTOCOL`` is the number both sides must share; it grows when an older node could not understand.
 """
 
-PROTOCOL = 4
+PROTOCOL = 5

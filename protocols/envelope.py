@@ -1,25 +1,31 @@
 """The signed envelope of every exchange message, and the window that refuses replays.
 
-It is the packed header and its 64-byte signature, and follows the payload (node/letters.py).
-The signature covers the header, which holds the payload's BLAKE3, so tensor bytes are hashed once,
-as they pass, and never signed directly.  What the message says is announced before its payload, so
-that work on it may begin; nothing comes of it before the envelope is checked.
+A message is announced, then its payload comes, then its envelope (node/letters.py): a head of fixed
+form and a 64-byte signature.  The signature covers the head, which holds the payload's BLAKE3, so
+that tensor bytes are hashed once, as they pass, and never signed directly; and what both sides know
+and the wire need not repeat: the swarm, the sender, and the announcement.  By this work on a
+payload may begin before its end; nothing comes of it before the envelope is checked.
 """
 
+import struct
 from collections import OrderedDict
 from dataclasses import dataclass
 
 from blake3 import blake3
 
 from covey.protocols import limits, messages, packing
-from covey.protocols.errors import Forged, Malformed, Stale, TooLarge, Unsupported
+from covey.protocols.errors import Forged, Malformed, Stale, Unsupported
 from covey.protocols.identity import Identity, PeerId, verify
 from covey.protocols.messages import ExchangeMessage
 
-VERSION = 1
+VERSION = 2
 # Of payloads: as strong as SHA-256, and several times faster without special hardware.
 Hash = blake3
-_DOMAIN = b"covey/envelope/1\0"
+_DOMAIN = b"covey/envelope/2\0"
+# Version, layout's digest, instance, sequence, length and hash of the payload.
+_HEAD = struct.Struct(">B32s16sQQ32s")
+_SIGNATURE_BYTES = 64
+ENVELOPE_BYTES = _HEAD.size + _SIGNATURE_BYTES
 _KINDS: dict[str, type[ExchangeMessage]] = {
     kind.__name__.lower(): kind
     for kind in (
@@ -51,44 +57,17 @@ class Scope:
 
 
 @dataclass(frozen=True, slots=True)
-class Header:
-    """The signed part, as maps of plain values."""
-
-    version: int
-    swarm: bytes
-    layout: bytes
-    sender: bytes
-    instance: bytes
-    sequence: int
-    kind: str
-    payload_length: int
-    payload_hash: bytes
-
-    def __post_init__(self) -> None:
-        if len(self.sender) != 32 or len(self.instance) != 16 or len(self.payload_hash) != 32:
-            raise ValueError("an id, instance or hash has the wrong length")
-        if not 0 <= self.sequence < 2**63 or self.payload_length < 0:
-            raise ValueError("a sequence or length is out of range")
-
-
-@dataclass(frozen=True, slots=True)
 class Opened:
     """An authenticated envelope.  Its payload is yet to be compared with ``payload_hash``."""
 
-    sender: PeerId
-    instance: bytes
+    layout: bytes
+    instance: bytes  # 16 bytes
     sequence: int
-    scope: Scope
-    message: ExchangeMessage
     payload_length: int
     payload_hash: bytes
 
-    def check(self, payload: bytes | bytearray | memoryview) -> None:
-        """Raise Forged unless ``payload`` is the one that was signed."""
-        self.check_digest(Hash(memoryview(payload).cast("B")).digest())
-
-    def check_digest(self, digest: bytes) -> None:
-        """Raise Forged unless ``digest`` is the BLAKE3 that was signed."""
+    def check(self, digest: bytes) -> None:
+        """Raise Forged unless ``digest`` is the payload's BLAKE3 that was signed."""
         if digest != self.payload_hash:
             raise Forged("the payload does not match its signed hash")
 
@@ -101,66 +80,36 @@ class Sealer:
         self._instance = instance
         self._sequence = 0
 
-    def seal(
-        self, scope: Scope, message: ExchangeMessage, payload: bytes | bytearray | memoryview = b""
-    ) -> bytes:
-        """The signed header for ``message`` and its payload."""
-        plain = memoryview(payload).cast("B")
-        return self.seal_digest(scope, message, len(plain), Hash(plain).digest())
-
-    def seal_digest(
-        self, scope: Scope, message: ExchangeMessage, length: int, digest: bytes
-    ) -> bytes:
-        """``seal``, for a payload of ``length`` bytes whose BLAKE3 is known."""
+    def seal(self, scope: Scope, announcement: bytes, length: int, digest: bytes) -> bytes:
+        """The envelope of what was announced and a payload of ``length`` bytes with that BLAKE3."""
         self._sequence += 1
-        header = Header(
-            version=VERSION,
-            swarm=scope.swarm,
-            layout=scope.layout,
-            sender=self._identity.peer.key,
-            instance=self._instance,
-            sequence=self._sequence,
-            kind=type(message).__name__.lower(),
-            payload_length=length,
-            payload_hash=digest,
-        )
-        signed = packing.pack([packing.to_map(header), packing.to_map(message)])
-        return signed + self._identity.sign(_DOMAIN + signed)
+        head = _HEAD.pack(VERSION, scope.layout, self._instance, self._sequence, length, digest)
+        signed = _signed(head, announcement, self._identity.peer, scope.swarm)
+        return head + self._identity.sign(signed)
 
 
-def open_sealed(sealed: bytes) -> Opened:
-    """Check size, signature, version and form of a header.
+def open_sealed(envelope: bytes, announcement: bytes, sender: PeerId, swarm: bytes) -> Opened:
+    """Check that ``sender`` sealed ``announcement`` for ``swarm``.
 
-    Raises TooLarge, Malformed, Forged or Unsupported.  The caller compares the sender with the
-    connection's, the scope with its own, and passes the sequence to a ReplayWindow.
+    Raises Malformed, Unsupported or Forged.  The caller compares the layout and the payload's
+    length, and passes the sequence to a ReplayWindow.
     """
-    if len(sealed) > limits.HEADER_BYTES_MAX:
-        raise TooLarge(f"a header of {len(sealed)} bytes; the most is {limits.HEADER_BYTES_MAX}")
-    if len(sealed) < 64:
-        raise Malformed("a header is shorter than its signature")
-    signed, signature = sealed[:-64], sealed[-64:]
-    parts = packing.unpack(signed, limits.HEADER_BYTES_MAX)
-    if not isinstance(parts, list) or len(parts) != 2:
-        raise Malformed("a header is [envelope, message]")
-    version = parts[0].get("version") if isinstance(parts[0], dict) else None
-    if type(version) is int and version != VERSION:
-        raise Unsupported(f"envelope version {version}, not {VERSION}")
-    header = packing.from_map(Header, parts[0])
-    sender = PeerId(header.sender)
-    verify(sender, _DOMAIN + signed, signature)
-    return Opened(
-        sender=sender,
-        instance=header.instance,
-        sequence=header.sequence,
-        scope=Scope(header.swarm, header.layout),
-        message=_message(header.kind, parts[1]),
-        payload_length=header.payload_length,
-        payload_hash=header.payload_hash,
-    )
+    if envelope and envelope[0] != VERSION:
+        raise Unsupported(f"envelope version {envelope[0]}, not {VERSION}")
+    if len(envelope) != ENVELOPE_BYTES:
+        raise Malformed(f"an envelope of {len(envelope)} bytes, not {ENVELOPE_BYTES}")
+    head, signature = envelope[: _HEAD.size], envelope[_HEAD.size :]
+    verify(sender, _signed(head, announcement, sender, swarm), signature)
+    return Opened(*_HEAD.unpack(head)[1:])
+
+
+def _signed(head: bytes, announcement: bytes, sender: PeerId, swarm: bytes) -> bytes:
+    """What a signature covers; all but the last part are of fixed length."""
+    return _DOMAIN + swarm + sender.key + head + announcement
 
 
 def announce(message: ExchangeMessage) -> bytes:
-    """What goes before the payload."""
+    """What a message says, which goes before its payload."""
     return packing.pack([type(message).__name__.lower(), packing.to_map(message)])
 
 

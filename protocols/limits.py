@@ -3,7 +3,7 @@
 KIB = 1024
 MIB = 1024 * KIB
 
-HEADER_BYTES_MAX = 8 * KIB  # a signed envelope without its payload
+HEADER_BYTES_MAX = 8 * KIB  # what a message says, without its payload
 CHUNK_BYTES_MAX = MIB  # of a payload, at once
 CONTROL_BYTES_MAX = 256 * KIB  # a hello, a probe, an answer to one
 SAMPLE_BYTES_MAX = 4 * MIB  # sent to measure the way to a peer, and sent back by it

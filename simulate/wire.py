@@ -9,29 +9,24 @@ from functools import cache
 from typing import cast
 
 from covey.gossip.core import Outgoing
-from covey.protocols.envelope import Scope, Sealer, announce
-from covey.protocols.identity import Identity
-
-_SCOPE = Scope(bytes(32), bytes(32))
+from covey.protocols.envelope import ENVELOPE_BYTES, announce
 
 
 @dataclass
 class Wire:
-    """Sizes of messages: one of each kind and width is sealed and measured."""
+    """Sizes of messages: one of each kind and width is packed and measured."""
 
-    _headers: dict[tuple[object, ...], int] = field(default_factory=dict)
+    _announced: dict[tuple[object, ...], int] = field(default_factory=dict)
 
     def size(self, out: Outgoing) -> int:
-        """In bytes, announcement, payload, header and signature; the lengths of chunks and TLS
-        come on top."""
-        message, payload = out.message, len(out.payload)
-        key = type(message), payload.bit_length(), *(_width(value) for value in _values(message))
-        header = self._headers.get(key)
-        if header is None:
-            sealer = Sealer(Identity(bytes(32)), bytes(16))
-            header = len(announce(message)) + len(sealer.seal(_SCOPE, message, out.payload))
-            self._headers[key] = header
-        return header + payload
+        """In bytes, announcement, payload and envelope; the lengths of chunks and TLS come on
+        top."""
+        message = out.message
+        key = type(message), *(_width(value) for value in _values(message))
+        announced = self._announced.get(key)
+        if announced is None:
+            announced = self._announced[key] = len(announce(message))
+        return announced + len(out.payload) + ENVELOPE_BYTES
 
 
 def _values(message: object) -> Iterator[object]:

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from covey.gossip.config import Config, OuterStep, Screening
 from covey.gossip.core import Core, Outgoing
-from covey.protocols.envelope import ReplayWindow, Scope, Sealer, open_sealed
+from covey.protocols.envelope import Hash, ReplayWindow, Scope, Sealer, announced, open_sealed
 from covey.protocols.errors import Stale
-from covey.protocols.identity import Identity
+from covey.protocols.identity import Identity, PeerId
 from covey.protocols.messages import Accept, Commit, More, Propose, Refuse, Settled
+from tests.protocols.examples import Sealed, sealed
 
 if TYPE_CHECKING:
     from tests.gossip.conftest import Flight, Flock
@@ -209,20 +210,21 @@ class Wire:
         flock.of = {core.me: core for core in flock.cores}
         self.sealers = {i.peer: Sealer(i, bytes(16)) for i in self.identities}
         self.windows = {i.peer: ReplayWindow() for i in self.identities}
-        self.recorded: list[tuple[Core, bytes, bytes]] = []
+        self.recorded: list[tuple[Core, PeerId, Sealed, bytes]] = []
         flock.tamper = self.seal
 
     def seal(self, flight: "Flight") -> "Flight":
         out = flight.out
-        sealed = self.sealers[flight.sender].seal(self.scope, out.message, out.payload)
-        self.recorded.append((self.flock.of[out.peer], sealed, bytes(out.payload)))
+        payload = bytes(out.payload)
+        parts = sealed(self.sealers[flight.sender], self.scope, out.message, payload)
+        self.recorded.append((self.flock.of[out.peer], flight.sender, parts, payload))
         return replace(flight, out=self.open(*self.recorded[-1]))
 
-    def open(self, receiver: Core, sealed: bytes, payload: bytes) -> Outgoing:
-        opened = open_sealed(sealed)
-        opened.check(payload)
-        self.windows[receiver.me].admit(opened.sender, opened.instance, opened.sequence)
-        return Outgoing(receiver.me, opened.message, payload)
+    def open(self, receiver: Core, sender: PeerId, parts: Sealed, payload: bytes) -> Outgoing:
+        opened = open_sealed(parts.envelope, parts.announcement, sender, self.scope.swarm)
+        opened.check(Hash(payload).digest())
+        self.windows[receiver.me].admit(sender, opened.instance, opened.sequence)
+        return Outgoing(receiver.me, announced(parts.announcement), payload)
 
 
 def test_replays_in_any_order_are_stale(flocks: Flocks) -> None:
@@ -234,9 +236,9 @@ def test_replays_in_any_order_are_stale(flocks: Flocks) -> None:
     before = flock.x
     assert len(wire.recorded) >= 8
     flock.rng.shuffle(wire.recorded)
-    for receiver, sealed, payload in list(wire.recorded):
+    for recorded in list(wire.recorded):
         with pytest.raises(Stale):
-            wire.open(receiver, sealed, payload)
+            wire.open(*recorded)
     assert np.array_equal(flock.x, before)
 
 

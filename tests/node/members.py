@@ -16,13 +16,14 @@ from covey.node.throttle import Limits
 from covey.node.tls import Credentials
 from covey.node.transport import Transport
 from covey.protocols import PROTOCOL
-from covey.protocols.envelope import Opened, Scope, Sealer
+from covey.protocols.envelope import Opened, Scope, Sealer, open_sealed
 from covey.protocols.errors import RemoteError
 from covey.protocols.identity import Identity, PeerId
 from covey.protocols.layout import Layout, Tensor
 from covey.protocols.messages import Busy, ExchangeMessage, Lineage, Standing, StateOffer
 from tests.node.pipes import listen, rest, say
 from tests.node.waiting import PATIENCE_S
+from tests.protocols.examples import Sealed, sealed
 
 SECRET, OTHER_SECRET = b"s" * 32, b"o" * 32
 SCOPE = Scope(b"w" * 32, b"l" * 32)
@@ -61,12 +62,13 @@ class Recorder:
         return self.standing()
 
     async def exchanged(self, peer: PeerId, letters: Letters, message: ExchangeMessage) -> None:
-        self.exchanges.append(await rest(letters))
+        payload = await rest(letters)
+        self.exchanges.append((opened(letters, peer), payload))
         if self.gate is not None:
             await self.gate.wait()
         if self.fault is not None:
             raise self.fault
-        letters.post(say(letters, self.sealer.seal(SCOPE, MESSAGE, self.answer), self.answer))
+        letters.post(say(letters, sealed(self.sealer, SCOPE, MESSAGE, self.answer), self.answer))
 
     def hung_up(self, peer: PeerId) -> None:
         self.gone.append(peer)
@@ -98,6 +100,11 @@ class Recorder:
         return [error.reason for _, error in self.rejections]
 
 
+def opened(letters: Letters, peer: PeerId) -> Opened:
+    """The envelope of the message of ``peer`` that was read to its end."""
+    return open_sealed(letters.envelope, letters.announced, peer, SCOPE.swarm)
+
+
 class Member:
     """One node: the client and the server end of its peer port."""
 
@@ -117,16 +124,17 @@ class Member:
     def address(self) -> str:
         return f"127.0.0.1:{self.port}"
 
-    def sealed(self, payload: bytes = b"", message: ExchangeMessage = MESSAGE) -> bytes:
-        return self.sealer.seal(SCOPE, message, payload)
+    def sealed(self, payload: bytes = b"", message: ExchangeMessage = MESSAGE) -> Sealed:
+        return sealed(self.sealer, SCOPE, message, payload)
 
     async def exchange(
-        self, peer: PeerId, address: str, sealed: bytes, payload: Buffer, timeout_s: float = 20.0
+        self, peer: PeerId, address: str, sealed: Sealed, payload: Buffer, timeout_s: float = 20.0
     ) -> tuple[Opened, bytearray]:
         """Send a message of an exchange to ``peer`` and return what it answers."""
         async with self.transport.call(peer, address) as letters, asyncio.timeout(timeout_s):
             await say(letters, sealed, payload)
-            return await listen(letters)
+            _, answer = await listen(letters)
+            return opened(letters, peer), answer
 
     async def connect(
         self, to: "Member", lane: Lane = Lane.CONTROL

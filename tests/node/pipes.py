@@ -10,9 +10,9 @@ from covey.node.line import LENGTH
 from covey.node.streams import Buffer
 from covey.node.unreachable import Kind, Unreachable, refused
 from covey.protocols import packing
-from covey.protocols.envelope import Opened, announce, open_sealed
 from covey.protocols.errors import RemoteError
 from covey.protocols.messages import ExchangeMessage
+from tests.protocols.examples import Sealed
 
 CHUNK = 1 << 16
 
@@ -100,29 +100,26 @@ def deafen(letters: Letters) -> None:
     letters.channel.other, _ = End.pair()
 
 
-async def say(letters: Letters, sealed: bytes, payload: Buffer = b"") -> None:
+async def say(letters: Letters, sealed: Sealed, payload: Buffer = b"") -> None:
     """Send a whole message."""
-    await letters.channel.write(announce(open_sealed(sealed).message))
+    await letters.channel.write(sealed.announcement)
     view = memoryview(payload).cast("B")
     for start in range(0, len(view), CHUNK):
         await letters.channel.write(view[start : start + CHUNK])
-    await letters.channel.write(sealed, True)
+    await letters.channel.write(sealed.envelope, True)
 
 
-async def rest(letters: Letters) -> tuple[Opened, bytearray]:
-    """What follows an announcement."""
+async def rest(letters: Letters) -> bytearray:
+    """The payload that follows an announcement."""
     payload = bytearray()
     while (part := await letters.part()) is not None:
         payload += part
-    return open_sealed(letters.sealed), payload
+    return payload
 
 
-async def listen(letters: Letters) -> tuple[Opened, bytearray]:
+async def listen(letters: Letters) -> tuple[ExchangeMessage, bytearray]:
     """Receive a whole message."""
-    message: ExchangeMessage = await letters.announcement()
-    opened, payload = await rest(letters)
-    assert opened.message == message
-    return opened, payload
+    return await letters.announcement(), await rest(letters)
 
 
 def chunk(data: bytes, last: bool = False) -> bytes:
@@ -130,10 +127,9 @@ def chunk(data: bytes, last: bool = False) -> bytes:
     return LENGTH.pack(len(data) | (1 << 31 if last else 0)) + data
 
 
-def framed(sealed: bytes, payload: bytes = b"") -> bytes:
+def framed(sealed: Sealed, payload: bytes = b"") -> bytes:
     """A whole message as bytes on a line, its payload in one chunk."""
-    announced = chunk(announce(open_sealed(sealed).message))
-    return announced + chunk(payload) + chunk(sealed, last=True)
+    return chunk(sealed.announcement) + chunk(payload) + chunk(sealed.envelope, last=True)
 
 
 def refusal(answer: bytes) -> tuple[int, str]:

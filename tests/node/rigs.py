@@ -21,6 +21,7 @@ from covey.protocols.messages import (
 )
 from tests.node.hosts import LAYOUT, PLAIN, noise
 from tests.node.pipes import End, called, listen, say
+from tests.protocols.examples import Sealed, sealed
 
 SCOPE = Scope(b"w" * 32, LAYOUT.digest)
 LINEAGE = Lineage(b"f" * 32, 0)
@@ -52,13 +53,13 @@ class Rig:
         async with called(self.serve) as letters:
             yield letters
 
-    def replies(self, reply: Callable[[ExchangeMessage], bytes]) -> None:
+    def replies(self, reply: Callable[[ExchangeMessage], Sealed]) -> None:
         """The other end answers by ``reply``, a sealed message without payload."""
 
         async def serve(letters: Letters) -> None:
             while True:
-                opened, _ = await listen(letters)
-                await say(letters, reply(opened.message))
+                message, _ = await listen(letters)
+                await say(letters, reply(message))
 
         self.serve = serve
 
@@ -74,19 +75,19 @@ class Rig:
 
         self.serve = serve
 
-    async def asked(self, by: "Rig", sealed: bytes, payload: bytes = b"") -> ExchangeMessage:
+    async def asked(self, by: "Rig", sealed: Sealed, payload: bytes = b"") -> ExchangeMessage:
         """What it answers to a message.  Raises RemoteError."""
         near, far = End.pair()
         ours, theirs = Letters(near), Letters(far)
         await say(ours, sealed, payload)
         try:
             await self.talk.answer(theirs, by.me, await theirs.announcement())
-            return (await listen(ours))[0].message
+            return (await listen(ours))[0]
         finally:
             await theirs.close()
 
-    def says(self, message: ExchangeMessage, scope: Scope = SCOPE) -> bytes:
-        return self.sealer.seal(scope, message)
+    def says(self, message: ExchangeMessage, scope: Scope = SCOPE) -> Sealed:
+        return sealed(self.sealer, scope, message)
 
     async def propose(self, *peers: PeerId) -> float | None:
         await self.runner.run(lambda: self.core.open_period(1))

@@ -29,6 +29,7 @@ from tests.node.members import SECRET, Member, members
 from tests.node.pipes import listen
 from tests.node.rigs import EXCHANGE, LINEAGE, SCOPE, Rig, play
 from tests.node.waiting import until
+from tests.protocols.examples import Sealed, sealed
 
 
 def assert_(holds: bool) -> None:
@@ -158,9 +159,9 @@ def test_an_answer_whose_payload_is_another() -> None:
 
 def test_an_answer_that_comes_twice() -> None:
     async def scenario(one: Rig, two: Rig) -> None:
-        kept: list[bytes] = []
+        kept: list[Sealed] = []
 
-        def reply(message: ExchangeMessage) -> bytes:
+        def reply(message: ExchangeMessage) -> Sealed:
             kept.append(two.says(Busy(message.exchange)))
             return kept[0]
 
@@ -183,12 +184,12 @@ def test_what_is_refused_to_peers() -> None:
             with pytest.raises(error):
                 await one.asked(two, two.says(propose, scope))
         with pytest.raises(Forged, match="payload"):
-            await one.asked(two, two.sealer.seal(SCOPE, propose, b"this"), b"that")
+            await one.asked(two, sealed(two.sealer, SCOPE, propose, b"this"), b"that")
         with pytest.raises(Malformed, match="as long"):
             await one.asked(two, two.says(propose), b"that")
         with pytest.raises(TooLarge):
             await one.asked(two, two.says(propose), bytes(one.talk.limit + 1))
-        with pytest.raises(Forged, match="brought a message of"):
+        with pytest.raises(Forged, match="the signature is not"):
             await one.asked(one, two.says(propose))
         with pytest.raises(Stale):
             await one.asked(two, two.says(Commit(EXCHANGE)))
@@ -275,7 +276,7 @@ def test_cancelled_at_any_turn_it_frees_the_model(turns: int) -> None:
 
 def test_a_bug_of_the_couriers_is_not_taken_for_a_bad_network() -> None:
     async def scenario(one: Rig, two: Rig) -> None:
-        def reply(message: ExchangeMessage) -> bytes:
+        def reply(message: ExchangeMessage) -> Sealed:
             raise ZeroDivisionError("a bug")
 
         one.replies(reply)

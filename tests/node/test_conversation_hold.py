@@ -24,10 +24,10 @@ class Third:
         self.proposing = asyncio.create_task(rig.propose(self._rig.me))
 
     async def _serve(self, letters: Letters) -> None:
-        opened, _ = await listen(letters)
+        message, _ = await listen(letters)
         self.asked.set()
         await self.told.wait()
-        exchange = opened.message.exchange
+        exchange = message.exchange
         if self._accepts:
             await letters.channel.write(announce(Accept(exchange, bytes(16), 1.0, 1.0)))
             await self.left.wait()

@@ -10,6 +10,7 @@ from covey.protocols import limits, packing
 from covey.protocols.errors import Malformed, RemoteError, Stale, TooLarge, Unsupported
 from tests.node.members import MESSAGE, SECRET, Member, noise
 from tests.node.pipes import End, listen, say
+from tests.protocols.examples import Sealed
 
 
 def play(scenario: Callable[[Letters, Letters], Awaitable[None]]) -> None:
@@ -25,7 +26,7 @@ def play(scenario: Callable[[Letters, Letters], Awaitable[None]]) -> None:
     asyncio.run(go())
 
 
-def sealed(payload: bytes = b"") -> bytes:
+def sealed(payload: bytes = b"") -> Sealed:
     return Member(1, SECRET).sealed(payload)
 
 
@@ -42,7 +43,7 @@ def test_a_message_is_announced_and_sealed(length: int) -> None:
             while (part := await there.part()) is not None:
                 received += part
             assert received == payload
-            assert there.sealed == sealed(payload)
+            assert (there.announced, there.envelope) == sealed(payload)
 
     play(scenario)
 
@@ -110,14 +111,14 @@ def test_who_does_not_read_is_not_heard() -> None:
             await say(there, sealed())
         for _ in range(2):
             here.post(unread())
-            assert (await listen(here))[0].message == MESSAGE
+            assert (await listen(here))[0] == MESSAGE
         here.post(unread())
         hearing = asyncio.create_task(listen(here))
         for _ in range(20):  # turns in which it would have been heard
             await asyncio.sleep(0)
         assert not hearing.done()
         gate.set()
-        assert (await hearing)[0].message == MESSAGE
+        assert (await hearing)[0] == MESSAGE
 
     play(scenario)
 

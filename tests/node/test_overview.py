@@ -12,7 +12,6 @@ from covey.node.faults import OperatorError
 from covey.node.overview import Facts, Overview, greeting
 from covey.node.report import as_json
 from covey.protocols.envelope import Scope, Sealer
-from covey.protocols.messages import ExchangeMessage
 from tests.node.hosts import LAYOUT, OTHER_LAYOUT, noise
 from tests.node.residents import SLOW, Resident, Setting, residents
 from tests.node.waiting import until
@@ -167,10 +166,10 @@ def test_a_fault_is_counted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             assert held is not None
             sealer, scope = Sealer(two.identity, b"x" * 16), Scope(b"x" * 32, LAYOUT.digest)
 
-            def seal(_: Scope, message: ExchangeMessage, length: int, digest: bytes) -> bytes:
-                return sealer.seal_digest(scope, message, length, digest)
+            def seal(_: Scope, announcement: bytes, length: int, digest: bytes) -> bytes:
+                return sealer.seal(scope, announcement, length, digest)
 
-            monkeypatch.setattr(held.conversation._sealer, "seal_digest", seal)
+            monkeypatch.setattr(held.conversation._sealer, "seal", seal)
             learners[0].step(1.0)
             learners[0].hand_over()
             await until(lambda: overview(one).status().exchange.failed)

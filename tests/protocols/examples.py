@@ -1,7 +1,8 @@
-"""One valid message of each kind, and a layout."""
+"""One valid message of each kind, a layout, and how a message is sealed."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
+from covey.protocols.envelope import Hash, Scope, Sealer, announce
 from covey.protocols.layout import Kind, Layout, Tensor
 from covey.protocols.messages import (
     Accept,
@@ -70,3 +71,18 @@ EXCHANGE: list[ExchangeMessage] = [
     Noted(b"e" * 16),
 ]
 MESSAGES: list[Any] = [STANDING, StateOffer(b"d" * 32, 4096, LINEAGE, 7), *EXCHANGE]
+
+
+class Sealed(NamedTuple):
+    """What goes before and behind a payload."""
+
+    announcement: bytes
+    envelope: bytes
+
+
+def sealed(
+    sealer: Sealer, scope: Scope, message: ExchangeMessage, payload: bytes | memoryview = b""
+) -> Sealed:
+    plain, announcement = memoryview(payload).cast("B"), announce(message)
+    digest = Hash(plain).digest()
+    return Sealed(announcement, sealer.seal(scope, announcement, len(plain), digest))

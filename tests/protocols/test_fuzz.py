@@ -85,36 +85,29 @@ def test_layout() -> None:
     assert set(fuzz(target, make)) >= {"accepted", "Malformed"}
 
 
-def sealed_by(attacker: Identity, signed: bytes) -> bytes:
-    return signed + attacker.sign(b"covey/envelope/1\0" + signed)
-
-
 def test_open_sealed() -> None:
-    """Also headers that a member has signed properly, whatever they say."""
-    attacker = Identity(b"a" * 32)
-    sealer = Sealer(attacker, b"i" * 16)
-    valid = [
-        sealer.seal(Scope(b"s" * 32, LAYOUT.digest), message, b"payload") for message in EXCHANGE
-    ]
-    trees = [packing.unpack(sealed[:-64], limits.HEADER_BYTES_MAX) for sealed in valid]
+    """Also envelopes that a member has signed properly, whatever they say."""
+    attacker, swarm, announcement = Identity(b"a" * 32), b"s" * 32, announce(EXCHANGE[0])
+    sealer, scope = Sealer(attacker, b"i" * 16), Scope(swarm, LAYOUT.digest)
+    valid = [sealer.seal(scope, announcement, length, bytes(32)) for length in (0, 7, 10**7)]
     mutator = Mutator(4, valid)
-    inside = Mutator(5, [sealed[:-64] for sealed in valid])
+    inside = Mutator(5, [envelope[:-64] for envelope in valid])
 
     def make() -> bytes:
-        chance = mutator.rng.random()
-        if chance < 0.3:
+        if mutator.rng.random() < 0.5:
             return mutator.data()
-        if chance < 0.5:
-            return sealed_by(attacker, inside.data())
-        return sealed_by(attacker, mutator.packed(mutator.rng.choice(trees)))
+        head = inside.data()
+        signed = b"covey/envelope/2\0" + swarm + attacker.peer.key + head + announcement
+        return head + attacker.sign(signed)
+
+    def decode(envelope: bytes) -> Opened:
+        return open_sealed(envelope, announcement, attacker.peer, swarm)
 
     def check(opened: Opened) -> None:
-        assert opened.sender == attacker.peer
-        assert isinstance(opened.message, messages.ExchangeMessage)
         assert opened.payload_length >= 0
-        assert len(opened.payload_hash) == 32
+        assert (len(opened.layout), len(opened.instance), len(opened.payload_hash)) == (32, 16, 32)
 
-    outcomes = fuzz(Target(open_sealed, RemoteError, tree_bytes, check), make)
+    outcomes = fuzz(Target(decode, RemoteError, tree_bytes, check), make)
     assert set(outcomes) >= {"accepted", "Malformed", "Unsupported", "Forged"}
 
 

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from covey.protocols import limits, packing
-from covey.protocols.envelope import Scope, Sealer
-from covey.protocols.identity import Identity
+from covey.protocols.envelope import announce
 from covey.protocols.messages import (
     Busy,
     Introduction,
@@ -114,10 +113,9 @@ def test_the_largest_standing_fits_a_control_message() -> None:
     assert len(packing.pack(packing.to_map(largest))) <= limits.CONTROL_BYTES_MAX
 
 
-def test_the_largest_exchange_message_fits_a_header() -> None:
+def test_the_largest_exchange_message_fits_an_announcement() -> None:
     refuse = Refuse(b"e" * 16, WIDE * limits.REASON_CHARS_MAX, WIDE * limits.DETAIL_CHARS_MAX)
-    sealed = Sealer(Identity(b"a" * 32), b"i" * 16).seal(Scope(b"s" * 32, b"l" * 32), refuse)
-    assert len(sealed) <= limits.HEADER_BYTES_MAX
+    assert len(announce(refuse)) <= limits.HEADER_BYTES_MAX
 
 
 def test_no_lineage_is_the_default() -> None:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from covey.gossip.core import Outgoing
-from covey.protocols.envelope import Scope, Sealer, announce
+from covey.protocols.envelope import Scope, Sealer
 from covey.protocols.identity import Identity, PeerId
 from covey.protocols.messages import (
     Accept,
@@ -19,15 +19,16 @@ from covey.protocols.messages import (
     Settled,
 )
 from covey.simulate.wire import Wire
+from tests.protocols.examples import sealed
 
 NAME = b"e" * 16
 PEER = PeerId(b"p" * 32)
 
 
-def sealed(message: ExchangeMessage, payload: bytes) -> int:
+def carried(message: ExchangeMessage, payload: bytes) -> int:
     identity, scope = Identity(b"i" * 32), Scope(b"s" * 32, b"l" * 32)
-    envelope = Sealer(identity, b"b" * 16).seal(scope, message, payload)
-    return len(announce(message)) + len(payload) + len(envelope)
+    parts = sealed(Sealer(identity, b"b" * 16), scope, message, payload)
+    return len(parts.announcement) + len(payload) + len(parts.envelope)
 
 
 def propose(age: int) -> Propose:
@@ -40,14 +41,14 @@ def test_a_size_is_that_of_the_sealed_message(drawn: list[tuple[int, int]]) -> N
     for age, length in drawn:
         for message in (propose(age), Commit(NAME), Accept(NAME, NAME, age + 0.5, 1.0)):
             payload = bytes(length)
-            assert wire.size(Outgoing(PEER, message, payload)) == sealed(message, payload)
+            assert wire.size(Outgoing(PEER, message, payload)) == carried(message, payload)
 
 
 def test_a_whole_number_is_shorter_than_a_fraction() -> None:
     wire, length = Wire(), 100
     for weight in (0.25, 1, 0.75, 1.0):
         push = Push(NAME, weight, Lineage(b"f" * 32, 3))
-        assert wire.size(Outgoing(PEER, push, bytes(length))) == sealed(push, bytes(length))
+        assert wire.size(Outgoing(PEER, push, bytes(length))) == carried(push, bytes(length))
 
 
 @pytest.mark.parametrize(
@@ -62,4 +63,4 @@ def test_a_whole_number_is_shorter_than_a_fraction() -> None:
 def test_answers_without_payload_count_too(message: ExchangeMessage) -> None:
     wire = Wire()
     wire.size(Outgoing(PEER, Refuse(NAME, "algorithm", "another of these, and longer")))
-    assert wire.size(Outgoing(PEER, message)) == sealed(message, b"")
+    assert wire.size(Outgoing(PEER, message)) == carried(message, b"")

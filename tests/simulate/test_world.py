@@ -7,7 +7,7 @@ import pytest
 
 from covey.gossip.config import Config, OuterStep
 from covey.gossip.core import Outgoing
-from covey.protocols.envelope import Scope, Sealer, announce
+from covey.protocols.envelope import Scope, Sealer
 from covey.protocols.identity import Identity
 from covey.simulate.learning import Learning
 from covey.simulate.scenario import Attack, Churn, Cut, Network, Scenario
@@ -15,6 +15,7 @@ from covey.simulate.splits import Split
 from covey.simulate.tasks import load
 from covey.simulate.wire import Wire
 from covey.simulate.world import World
+from tests.protocols.examples import sealed
 from tests.simulate.strolls import Strolls
 
 CALM = Config(outer=OuterStep(momentum=0.0, rate=1.0))  # the outer step changes nothing
@@ -76,8 +77,9 @@ class Sealing(Wire):
         self._identity, self._scope = Identity(b"i" * 32), Scope(b"s" * 32, b"l" * 32)
 
     def size(self, out: Outgoing) -> int:
-        sealed = Sealer(self._identity, b"b" * 16).seal(self._scope, out.message, out.payload)
-        size = len(announce(out.message)) + len(out.payload) + len(sealed)
+        sealer = Sealer(self._identity, b"b" * 16)
+        parts = sealed(sealer, self._scope, out.message, bytes(out.payload))
+        size = len(parts.announcement) + len(out.payload) + len(parts.envelope)
         self.carried += size
         return size
 

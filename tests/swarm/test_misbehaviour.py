@@ -18,6 +18,7 @@ from covey.protocols.layout import Layout, Tensor
 from covey.protocols.messages import Lineage, Propose
 from tests.node.members import Member, standing
 from tests.node.pipes import chunk, framed
+from tests.protocols.examples import sealed
 from tests.swarm.flock import Flock, Node
 
 pytestmark = pytest.mark.swarm
@@ -46,7 +47,7 @@ class Rogue(Member):
     def proposal(self, payload: bytes = bytes(2 * BLOCKS), scope: Scope | None = None) -> bytes:
         """A whole message that proposes an exchange, as bytes on a line."""
         message = Propose(b"%16d" % self.sealer._sequence, "mod4", self.lineage, 1.0, 1.0)
-        return framed(self.sealer.seal(scope or self.scope, message, payload), payload)
+        return framed(sealed(self.sealer, scope or self.scope, message, payload), payload)
 
     async def say_on_a_line(self, sent: bytes, stay: bool = True) -> int:
         """The status of the refusal, 200 for an answer, 0 if we do not ``stay`` for either."""

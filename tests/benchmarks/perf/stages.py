@@ -29,7 +29,7 @@ from covey.gossip.replica import Replica, Saved
 from covey.node.learner_link import _make_map
 from covey.node.ledger import Lane, Ledger
 from covey.node.tls import Credentials
-from covey.protocols.envelope import Hash, Scope, Sealer, open_sealed
+from covey.protocols.envelope import ENVELOPE_BYTES, Hash, Scope, Sealer, announce, open_sealed
 from covey.protocols.identity import Identity
 from covey.protocols.layout import Layout, Tensor
 from covey.protocols.messages import Commit
@@ -218,8 +218,12 @@ def _messages(layer: bytes, limits: Limits, repeats: int) -> Iterator[Stage]:
     """The stages that codes and headers pass on their way: ours out, and as many bytes in."""
     identity, count = Identity(os.urandom(32)), len(layer)
     sealer, scope = Sealer(identity, bytes(16)), Scope(bytes(32), bytes(32))
-    message = Commit(bytes(16))
-    sealed = sealer.seal(scope, message, layer)
+    announcement, digest = announce(Commit(bytes(16))), Hash(layer).digest()
+
+    def seal() -> bytes:
+        return sealer.seal(scope, announcement, count, digest)
+
+    envelope = seal()
 
     def hash_both() -> None:
         Hash(layer)
@@ -227,10 +231,12 @@ def _messages(layer: bytes, limits: Limits, repeats: int) -> Iterator[Stage]:
 
     taken = seconds(hash_both, repeats)
     yield Stage("hash, ours and theirs", 2 * count, taken, "BLAKE3", 2 * count / limits.hash)
-    taken = seconds(lambda: sealer.seal(scope, message), repeats)
-    yield Stage("sign a header", len(sealed), taken, "Ed25519", limits.sign_s)
-    taken = seconds(lambda: open_sealed(sealed), repeats)
-    yield Stage("verify a header", len(sealed), taken, "Ed25519", limits.verify_s)
+    yield Stage("sign", ENVELOPE_BYTES, seconds(seal, repeats), "Ed25519", limits.sign_s)
+
+    def check() -> None:
+        open_sealed(envelope, announcement, identity.peer, scope.swarm)
+
+    yield Stage("verify", ENVELOPE_BYTES, seconds(check, repeats), "Ed25519", limits.verify_s)
     tunnel = Tunnel(identity)
     taken = seconds(lambda: tunnel.carry(layer), repeats)
     yield Stage("TLS, out and in", 2 * count, taken, "AES-GCM", count / limits.cipher)
