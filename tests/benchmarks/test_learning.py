@@ -32,7 +32,7 @@ TINY = Plan(
     text_seeds=(10,),
     attacks=("negate", "flip", "silent"),
     attack_seeds=(10,),
-    trouble_seeds=(10, 11),
+    skewed_seeds=(10, 11),
     nodes=(8,),
     effort=16,
     flocks=(6, 12, 24),
@@ -141,7 +141,7 @@ def questions(plan: Plan, name: str) -> list[Comparison]:
 
 @pytest.mark.parametrize("plan", [Plan(), SHORT], ids=["long", "short"])
 def test_reported_seeds_are_not_those_of_tuning(plan: Plan) -> None:
-    reported = {*plan.seeds, *plan.text_seeds, *plan.attack_seeds, *plan.trouble_seeds}
+    reported = {*plan.seeds, *plan.text_seeds, *plan.attack_seeds, *plan.skewed_seeds}
     assert not reported & {*range(5), *plan.tuning}
 
 

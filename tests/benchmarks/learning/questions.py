@@ -57,25 +57,27 @@ class Comparison:
 
     def ask(self, runs: Runs) -> Answer:
         ours = asked(runs, self.ours, self.seeds)
-        theirs = [asked(runs, reference, self.seeds) for reference in self.references]
-        several = len(theirs) > 1
-        ranked = [asked(runs, r, self.tuning if several else ()) for r in self.references]
+        several = len(self.references) > 1
+        first = self.tuning if several else self.seeds
+        tried = [asked(runs, reference, first) for reference in self.references]
 
         def answer() -> list[Row]:
-            best = max(range(len(ranked)), key=lambda k: self._rank(results(ranked[k])))
+            best = 0
+            if several:
+                best = max(range(len(tried)), key=lambda k: self._score(results(tried[k])))
+            theirs = asked(runs, self.references[best], self.seeds)
             compare = rows.loss_row if self.by_loss else rows.accuracy_row
             setting = self.setting
             if (outer := self.references[best].outer) is not None:
                 setting = f"{setting}, momentum {outer.momentum:g}"
-            mine, others = results(ours), results(theirs[best])
-            return [compare(self.claim, setting, mine, others, self.target)]
+            return [compare(self.claim, setting, results(ours), results(theirs), self.target)]
 
         return answer
 
-    def _rank(self, tried: list[Result]) -> float:
-        sign = -1 if self.by_loss else 1
-        scores = [r.final.loss if self.by_loss else r.final.mean for r in tried]
-        return sign * float(np.mean(scores)) if scores else 0.0
+    def _score(self, tried: list[Result]) -> float:
+        """The more the better."""
+        scores = [-r.final.loss if self.by_loss else r.final.mean for r in tried]
+        return float(np.mean(scores))
 
 
 @dataclass(frozen=True)

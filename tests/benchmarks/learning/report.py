@@ -21,7 +21,7 @@ def about(runs: Runs, plan: Plan) -> dict[str, object]:
         "seconds": round(runs.seconds),
         "tasks": [*plan.tasks, "text"],
         "seeds": list(plan.seeds),
-        "of faults and attacks under skew": list(plan.trouble_seeds),
+        "seeds_under_skew": list(plan.skewed_seeds),
         "tuning_seeds": list(plan.tuning),
     }
 
