@@ -4,6 +4,21 @@ import numpy as np
 
 from covey.gossip.quantiser import Floats
 
+_PAGE = 4096
+
+
+def zeros(size: int, place: int = 0) -> Floats:
+    """A vector of zeros that begins so many kilobytes behind the border of a page.
+
+    Loads that cross a cache line, and loads that follow stores a whole number of pages away, made
+    an outer step a sixth slower: vectors that are worked on together begin at different places.
+    """
+    skipped = 1024 * place
+    memory = np.zeros(4 * size + skipped + _PAGE, np.uint8)
+    first = -memory.ctypes.data % _PAGE + skipped
+    vector: Floats = memory[first : first + 4 * size].view(np.float32)
+    return vector
+
 
 class Places:
     """Memory of a float32 vector of ``size``, which is at one of several places.
@@ -12,7 +27,7 @@ class Places:
     """
 
     def __init__(self, size: int) -> None:
-        self.home: Floats = np.zeros(size, np.float32)
+        self.home: Floats = zeros(size, 1)
         self._room: Floats | None = None
         self.go(self.home)
 
@@ -24,7 +39,7 @@ class Places:
     def room(self) -> Floats:
         """Memory that is nobody else's; kept, as fresh memory costs more than arithmetic."""
         if self._room is None:
-            self._room = np.empty_like(self.home)
+            self._room = zeros(len(self.home), 3)
         return self._room
 
     @property

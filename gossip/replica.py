@@ -14,7 +14,7 @@ from covey.gossip.codecs import Coder
 from covey.gossip.config import OuterStep
 from covey.gossip.gauge import Gauge
 from covey.gossip.history import History
-from covey.gossip.places import Places
+from covey.gossip.places import Places, zeros
 from covey.gossip.quantiser import Floats, Moves, block_max, blocks_in
 from covey.gossip.saved import Saved as Saved
 from covey.gossip.screening import Pair
@@ -38,7 +38,7 @@ class Replica:
         self.parameters = split = layout.parameters
         self._at = Places(layout.size)  # at home x's parameters are slow
         self.slow: Floats = self._at.home[:split]
-        self.momentum: Floats = np.zeros(split, np.float32)
+        self.momentum: Floats = zeros(split, 2)
         self._state = mixing.State.of(self.slow, self.momentum)
         self._sized = self._summed = False  # whether the state's sizes and energies are of x
         self._plain = False  # x is away from slow by the learner's progress alone

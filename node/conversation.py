@@ -39,6 +39,7 @@ from covey.protocols.messages import (
     ExchangeMessage,
     Propose,
     Refuse,
+    Settled,
 )
 
 T = TypeVar("T")
@@ -195,7 +196,7 @@ class Conversation:
             return False
         elif early is not None and out is not None:
             ending.set_result(out.payload)
-        if out is not None:
+        if out is not None and isinstance(out.message, Commit | Settled):
             self.runner.post(self.runner.core.finish)
         return out is not None
 

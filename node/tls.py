@@ -71,6 +71,7 @@ class PeerSocket(ssl.SSLObject):
     _policy: "PeerContext"
     _refusal: ssl.SSLError | None
     _lane: Lane | None
+    drained: bool
 
     def bind(
         self, policy: "PeerContext", incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO
@@ -150,14 +151,17 @@ class PeerSocket(ssl.SSLObject):
     def decrypt(self, target: memoryview) -> int:
         """Fill ``target`` as far as what was fed goes; 0 after the other end's goodbye.
 
-        Raises SSLWantReadError if there is nothing.
+        Raises SSLWantReadError if there is nothing.  Afterwards ``drained`` says whether nothing is
+        left for certain, so that one need not be told by another exception, which is slow.
         """
         waiting, queued, filled = self._incoming.pending, self._outgoing.pending, 0
+        self.drained = False
         read: Callable[[int, memoryview], Any] = super().read  # the count, into a buffer
         try:
             while filled < len(target) and (count := read(RECORD_BYTES, target[filled:])):
                 filled += count
         except ssl.SSLWantReadError:
+            self.drained = True
             if not filled:
                 raise
         except ssl.SSLError as error:

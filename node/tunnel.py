@@ -172,9 +172,10 @@ class Tunnel(asyncio.BufferedProtocol, asyncio.Transport):
 
     def _deliver(self) -> None:
         """Give the user what has come, as far as it takes any."""
-        while self._user is not None and not (self._paused or self.is_closing()):
+        drained = False
+        while self._user is not None and not (drained or self._paused or self.is_closing()):
             try:
-                pass_on = self._decrypted(self._user)
+                pass_on, drained = self._decrypted(self._user)
             except ssl.SSLWantReadError:
                 break
             except ssl.SSLError:  # an alert, or nothing that TLS would say
@@ -191,14 +192,15 @@ class Tunnel(asyncio.BufferedProtocol, asyncio.Transport):
                 raise
         self._flush()  # the answer to a change of keys
 
-    def _decrypted(self, user: asyncio.BaseProtocol) -> Callable[[], None] | None:
-        """Decrypt some of what has come; what gives it to ``user``, or None after a goodbye."""
+    def _decrypted(self, user: asyncio.BaseProtocol) -> tuple[Callable[[], None] | None, bool]:
+        """Decrypt some of what has come; what gives it to ``user``, or None after a goodbye, and
+        whether that was all."""
         if isinstance(user, asyncio.BufferedProtocol):
             count = self.encrypted.decrypt(memoryview(user.get_buffer(-1)))
-            return partial(user.buffer_updated, count) if count else None
+            return partial(user.buffer_updated, count) if count else None, self.encrypted.drained
         assert isinstance(user, asyncio.Protocol), "one or the other"
         data = self.encrypted.read(RECORD_BYTES)
-        return partial(user.data_received, data) if data else None
+        return partial(user.data_received, data) if data else None, False
 
     def _say_goodbye(self) -> None:
         self.encrypted.goodbye()
