@@ -33,6 +33,8 @@
 #define INDEPENDENT _Pragma("GCC ivdep") /* the same array twice is fine, shifted ones are not */
 #endif
 
+#define UNROLLED _Pragma("GCC unroll 9") /* which clang understands too */
+
 enum { BLOCK = 64, HALF = 32, CODED = 33, LANES = 32, LAYERS = 3, MEDIAN_MAX = 9, BUFFERS_MAX = 8 };
 
 #define UNALIGNED __attribute__((aligned(1), may_alias))
@@ -599,15 +601,19 @@ KERNEL bool subtract(const f32 *a, const f32 *b, f32 *out, Py_ssize_t length)
 
 enum { WIDTH = 8 }; /* columns that registers hold */
 
-/* The middle one of ``count`` rows by selection sort, of WIDTH columns or fewer. */
+/* The middle one of ``count`` rows by selection sort, of WIDTH columns or fewer.  Bits of numbers that
+ * are not negative are ordered as they are, and compared in half the time. */
 INLINE void middle(const f32 *rows, Py_ssize_t count, Py_ssize_t columns, f32 *out, int width)
 {
-    float sorted[MEDIAN_MAX][WIDTH] = {{0}};
+    int32_t sorted[MEDIAN_MAX][WIDTH] = {{0}};
+    UNROLLED
     for (Py_ssize_t row = 0; row < count; row++)
         memcpy(sorted[row], rows + row * columns, (size_t)width * sizeof(float));
+    UNROLLED
     for (Py_ssize_t rank = 0; rank <= count / 2; rank++)
+        UNROLLED
         for (Py_ssize_t other = rank + 1; other < count; other++) {
-            float less[WIDTH], more[WIDTH];
+            int32_t less[WIDTH], more[WIDTH];
             for (int i = 0; i < WIDTH; i++) {
                 less[i] = sorted[rank][i] < sorted[other][i] ? sorted[rank][i] : sorted[other][i];
                 more[i] = sorted[rank][i] < sorted[other][i] ? sorted[other][i] : sorted[rank][i];

@@ -107,7 +107,7 @@ def test_subtract_tells_whether_anything_changed(length: int) -> None:
 
 @pytest.mark.parametrize("count", range(1, 10))
 def test_median_is_the_larger_of_two(count: int) -> None:
-    rows = np.array(vectors(count, 40_000, count))
+    rows = np.abs(np.array(vectors(count, 40_000, count)))
     out = np.empty(40_000, np.float32)
     before = rows.copy()
     mixing.median(rows, out)
