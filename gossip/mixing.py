@@ -113,7 +113,7 @@ def subtract(a: Floats, b: Floats, out: Floats) -> bool:
 
 
 def median(rows: Floats, out: Floats) -> None:
-    """out <- the median of each column, of two the larger: of up to 9 rows, none negative or NaN."""
+    """out <- the median of each column, of two the larger: of up to 9 rows, none below 0 or NaN."""
     kernels.median(rows, out)
 
 

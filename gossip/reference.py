@@ -265,7 +265,7 @@ def subtract(a: Floats, b: Floats, out: Floats) -> bool:
 
 
 def median(rows: Floats, out: Floats) -> None:
-    """out <- the median of each column, of two the larger: of up to 9 rows, none negative or NaN."""
+    """out <- the median of each column, of two the larger: of up to 9 rows, none below 0 or NaN."""
     for part in _parts(len(out)):
         known = rows[:, part].copy()
         for rank in range(len(known) // 2 + 1):
