@@ -70,13 +70,15 @@ INLINE int32_t size_of(float value)
 INLINE bool quantise(const f32 *x, float inverse, uint32_t start, int32_t *q)
 {
     float scaled[BLOCK];
-    uint32_t wild = 0;
+    int32_t most = 0;
     for (uint32_t i = 0; i < BLOCK; i++)
         scaled[i] = (float)(int32_t)((start + i * WEYL) >> 8) * 0x1p-24f + x[i] * inverse;
     for (int i = 0; i < BLOCK; i++)
-        wild |= (uint32_t)(size_of(scaled[i]) >= size_of(0x1p30f));
-    for (int i = 0; i < BLOCK; i++)
-        scaled[i] = size_of(scaled[i]) < size_of(0x1p30f) ? scaled[i] : 0.0f;
+        most = size_of(scaled[i]) > most ? size_of(scaled[i]) : most;
+    bool wild = most >= size_of(0x1p30f);
+    if (wild)
+        for (int i = 0; i < BLOCK; i++)
+            scaled[i] = size_of(scaled[i]) < size_of(0x1p30f) ? scaled[i] : 0.0f;
     for (int i = 0; i < BLOCK; i++)
         q[i] = (int32_t)scaled[i]; /* towards zero; floorf takes a call without SSE4.1 */
     for (int i = 0; i < BLOCK; i++)
