@@ -45,6 +45,7 @@ typedef int32_t UNALIGNED i32;
 typedef int16_t UNALIGNED i16;
 typedef uint16_t UNALIGNED u16;
 typedef float four __attribute__((vector_size(16)));
+typedef float eight __attribute__((vector_size(32)));
 
 static const uint32_t WEYL = 2654435769u;
 static const int8_t CHECK_WEIGHTS[BLOCK] = {
@@ -56,13 +57,15 @@ static const int8_t CHECK_WEIGHTS[BLOCK] = {
 
 static Py_ssize_t blocks_in(Py_ssize_t length) { return length / BLOCK + (length % BLOCK != 0); }
 
-/* |value|'s bits, which are ordered as the floats are; NaN's come last. */
-INLINE int32_t size_of(float value)
+INLINE uint32_t bits_of(float value)
 {
-    int32_t bits;
+    uint32_t bits;
     memcpy(&bits, &value, sizeof bits);
-    return bits & 0x7FFFFFFF;
+    return bits;
 }
+
+/* |value|'s bits, which are ordered as the floats are; NaN's come last. */
+INLINE int32_t size_of(float value) { return (int32_t)(bits_of(value) & 0x7FFFFFFF); }
 
 /* --- codes ---------------------------------------------------------------------------------- */
 
@@ -125,7 +128,10 @@ KERNEL bool encode(const f32 *x, Py_ssize_t length, const f32 *inverse, const u3
     bool tame = true;
     for (Py_ssize_t b = 0; b < whole; b++) {
         fetch_ahead(x + b * BLOCK);
-        tame &= encode_block(x + b * BLOCK, inverse[b], starts[b], shift, out + b * CODED);
+        if (shift == 0) /* known here, as it mostly is */
+            tame &= encode_block(x + b * BLOCK, inverse[b], starts[b], 0, out + b * CODED);
+        else
+            tame &= encode_block(x + b * BLOCK, inverse[b], starts[b], shift, out + b * CODED);
     }
     if (rest) {
         float padded[BLOCK] = {0};
@@ -467,16 +473,21 @@ KERNEL void follow(const f32 *x, const f32 *snapshot, Py_ssize_t length, f32 *mo
 /* The sum of squares, halves upon halves. */
 INLINE float energy_of(const float *x)
 {
-    enum { WIDTH = 4, COUNT = BLOCK / WIDTH };
-    four parts[COUNT];
+    enum { WIDTH = 8, COUNT = BLOCK / WIDTH };
+    eight parts[COUNT];
+    UNROLLED
     for (int i = 0; i < COUNT; i++) {
-        memcpy(&parts[i], x + i * WIDTH, sizeof(four));
+        memcpy(&parts[i], x + i * WIDTH, sizeof(eight));
         parts[i] *= parts[i];
     }
+    UNROLLED
     for (int half = COUNT / 2; half; half /= 2)
+        UNROLLED
         for (int i = 0; i < half; i++)
             parts[i] += parts[i + half];
-    four sum = parts[0];
+    four sums[2];
+    memcpy(sums, parts, sizeof sums);
+    four sum = sums[0] + sums[1];
     return (sum[0] + sum[2]) + (sum[1] + sum[3]);
 }
 
@@ -526,7 +537,7 @@ INLINE bool step_block(const f32 *x, const f32 *learner, State state, f32 *out, 
         float gain = next - learner[i];
         farthest = way > farthest ? way : farthest;
         most = size_of(next) > most ? size_of(next) : most;
-        changed |= (uint32_t)(gain != 0.0f);
+        changed |= bits_of(gain);
         state.momentum[i] = speed;
         state.slow[i] = after[i] = next;
         gained[i] = gain;
@@ -536,7 +547,7 @@ INLINE bool step_block(const f32 *x, const f32 *learner, State state, f32 *out, 
     *state.energies = energy_of(after);
     if (out != NULL)
         put_away(out, gained);
-    return out != NULL && changed != 0;
+    return out != NULL && changed << 1 != 0; /* the sign of a zero does not count */
 }
 
 /* Of the last block, which has ``count`` elements. */
