@@ -232,17 +232,52 @@ INLINE void moves_of(const uint8_t *difference, float step, float weight, float 
     }
 }
 
-/* Like x, ``out`` may be any of the arrays that a kernel reads. */
-INLINE void apply_block(const f32 *x, f32 *out, f32 *increment, const float *moves, int count)
+/* Writes a block that this processor will not read: past its caches, which spares reading it first. */
+INLINE void put_away(f32 *out, const float *values)
 {
-    float before[BLOCK], after[BLOCK];
-    memcpy(before, x, (size_t)count * sizeof(float));
-    for (int i = 0; i < count; i++)
-        after[i] = before[i] + moves[i];
-    memcpy(out, after, (size_t)count * sizeof(float));
+#if defined(__SSE__) && !defined(PLAIN)
+    if (((uintptr_t)out & 15) == 0) {
+        for (int i = 0; i < BLOCK; i += 4)
+            _mm_stream_ps((float *)out + i, _mm_loadu_ps(values + i));
+        return;
+    }
+#endif
+    memcpy(out, values, BLOCK * sizeof(float));
+}
+
+/* All that was put away is there for others to read. */
+INLINE void all_away(void)
+{
+#if defined(__SSE__) && !defined(PLAIN)
+    _mm_sfence();
+#endif
+}
+
+/* Like x, ``out`` may be any of the arrays that a kernel reads. */
+INLINE void apply_block(const f32 *x, f32 *out, f32 *increment, const float *moves)
+{
+    float after[BLOCK], gained[BLOCK];
+    for (int i = 0; i < BLOCK; i++) {
+        after[i] = x[i] + moves[i];
+        gained[i] = after[i] - x[i];
+    }
+    if (out == x)
+        memcpy(out, after, sizeof after);
+    else
+        put_away(out, after);
     if (increment != NULL)
-        for (int i = 0; i < count; i++)
-            increment[i] = after[i] - before[i];
+        put_away(increment, gained);
+}
+
+/* Of the last block, which has ``count`` elements. */
+INLINE void apply_rest(const f32 *x, f32 *out, f32 *increment, float *moves, int count)
+{
+    for (int i = 0; i < count; i++) {
+        float before = x[i];
+        out[i] = before + moves[i];
+        if (increment != NULL)
+            increment[i] = (before + moves[i]) - before;
+    }
 }
 
 KERNEL void apply(const uint8_t *difference, const f32 *steps, float weight, const f32 *x, f32 *out,
@@ -252,13 +287,15 @@ KERNEL void apply(const uint8_t *difference, const f32 *steps, float weight, con
     float moves[BLOCK];
     for (Py_ssize_t b = 0; b < whole + (rest != 0); b++) {
         Py_ssize_t at = b * BLOCK;
+        fetch_ahead(x + at);
         moves_of(difference + b * HALF, steps[b], weight, moves);
         f32 *to = increment == NULL ? NULL : increment + at;
         if (b < whole)
-            apply_block(x + at, out + at, to, moves, BLOCK);
+            apply_block(x + at, out + at, to, moves);
         else
-            apply_block(x + at, out + at, to, moves, (int)rest);
+            apply_rest(x + at, out + at, to, moves, (int)rest);
     }
+    all_away();
 }
 
 /* --- blocks --------------------------------------------------------------------------------- */
@@ -499,27 +536,6 @@ typedef struct {
 typedef struct {
     f32 *slow, *momentum, *sizes, *energies, *movement;
 } State;
-
-/* Writes a block that this processor will not read: past its caches, which spares reading it first. */
-INLINE void put_away(f32 *out, const float *values)
-{
-#if defined(__SSE__) && !defined(PLAIN)
-    if (((uintptr_t)out & 15) == 0) {
-        for (int i = 0; i < BLOCK; i += 4)
-            _mm_stream_ps((float *)out + i, _mm_loadu_ps(values + i));
-        return;
-    }
-#endif
-    memcpy(out, values, BLOCK * sizeof(float));
-}
-
-/* All that was put away is there for others to read. */
-INLINE void all_away(void)
-{
-#if defined(__SSE__) && !defined(PLAIN)
-    _mm_sfence();
-#endif
-}
 
 INLINE bool step_block(const f32 *x, const f32 *learner, State state, f32 *out, const float *moves,
                        Nesterov step)
