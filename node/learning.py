@@ -280,8 +280,11 @@ class Learning:
                 self._exchange_s += _NEWS * (took_s - self._exchange_s)
             in_vain = in_vain + 1 if self.tally.busy > busy else 0
             if in_vain and core.due:
-                last = in_vain >= core.config.attempts - 1 or set(partners) <= set(core.engaged)
-                await self._stand_back(self._span_s(in_vain) if last else took_s / 2)
+                free = set(partners).difference(core.engaged)
+                if in_vain >= core.config.attempts - 1 or not free:
+                    await self._stand_back(self._span_s(in_vain))
+                elif len(free) > 1 or core.me > min(free):  # else, if both ask, ours is answered
+                    await self._stand_back(took_s / 2)
 
     def _span_s(self, in_vain: int) -> float:
         """For how long to ask nobody, as all are busy, or before the last attempt."""

@@ -231,36 +231,40 @@ def test_a_period_that_nobody_exchanges_in_is_missed(tmp_path: Path) -> None:
 def test_who_finds_all_busy_stands_back_for_long_and_else_asks_on(tmp_path: Path) -> None:
     stranger = PeerId(bytes(32))
 
-    async def go(count: int) -> list[float]:
+    async def go(count: int, place: int) -> list[float]:
+        """For how long the node with the ``place``-th id stood back, where all others are busy."""
         spans: list[float] = []
-        folder = tmp_path / str(count)
+        folder = tmp_path / f"{count}-{place}"
         folder.mkdir()
-        async with nodes(folder, count, PLAIN) as (one, *others):
-            learners = [await node.trainee(noise()) for node in (one, *others)]
+        async with nodes(folder, count, PLAIN) as flock:
+            ranked = sorted(flock, key=lambda node: node.me)
+            one = ranked.pop(place)
+            learners = {node: await node.trainee(noise()) for node in flock}
             learning = one.learning
 
             async def stand_back(span_s: float) -> None:
                 spans.append(span_s)
-                if len(spans) == len(others):
-                    for other in others:
+                if span_s == 99.0:
+                    for other in ranked:
                         other.learning._core.failed(stranger, "lost")
 
             learning._stand_back = stand_back  # type: ignore[method-assign]
             learning._span_s = lambda in_vain: 99.0  # type: ignore[method-assign]
-            for other in others:
+            for other in ranked:
                 other.learning._core.open_period(1)
                 assert other.learning._core.propose([stranger], 0.0) is not None
-            learners[0].hand_over()
+            learners[one].hand_over()
             await until(lambda: learning.tally.outer_steps == 1)
             assert learning.tally.exchanges == 1
-            for learner in learners:
+            for learner in learners.values():
                 await learner.leave()
         return spans
 
-    assert asyncio.run(go(2)) == [99.0], "there is nobody else"
-    first, second = asyncio.run(go(3))
-    assert first < 99.0, "the other may be free"
+    assert asyncio.run(go(2, 0)) == [99.0], "there is nobody else"
+    first, second = asyncio.run(go(3, 2))
+    assert first < 99.0, "the other may be free, and about to ask us"
     assert second == 99.0
+    assert asyncio.run(go(3, 0)) == [99.0], "if both asked, ours would be answered"
 
 
 def test_settling_begins_with_a_look_back_that_the_learner_gets(tmp_path: Path) -> None:
