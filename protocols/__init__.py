@@ -11,7 +11,7 @@ whose key comes from the invite's secret (certificates, invite), and speak mutua
 
 Exchanges have a connection of their own (ALPN covey-exchange/1) without HTTP: chunks, each with its
 length as 4 bytes, big-endian, whose highest bit marks a message's last.  A message is its
-announcement, the payload's chunks, and the signed envelope (envelope.py).
+announcement, the payload's chunks, and the signed envelope (envelope.py), which repeats neither.
 
 ``PROTOCOL`` is the number both sides must share; it grows when an older node could not understand.
 """
