@@ -1,7 +1,8 @@
 """Runs the gossip core on one worker thread, a call at a time, off the event loop.
 
-What is asked for is done in that order, and always: a caller that is cancelled only does not hear
-of it.  How exchanges ended is taken from the core by the worker itself, after each call.
+What is asked for is done in that order, and always, until the interpreter ends: a caller that is
+cancelled only does not hear of it.  How exchanges ended is taken from the core by the worker, after
+each call.
 """
 
 import asyncio
@@ -108,6 +109,7 @@ class CoreRunner:
         told = partial(self._deliver, answer, result, error, self.core.outcomes(), self.core.busy)
         with suppress(RuntimeError):  # the loop is closed: nobody hears
             loop.call_soon_threadsafe(told)
+        del answer, result, error, told  # an error knows this frame, which must not know it
 
     # --- on the loop -----------------------------------------------------------------------------
 

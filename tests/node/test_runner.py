@@ -1,8 +1,12 @@
 """The worker thread: in order, always, and never on the event loop."""
 
 import asyncio
+import gc
 import threading
+import weakref
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from random import Random
 
 import pytest
@@ -15,6 +19,7 @@ from covey.protocols.errors import Malformed
 from covey.protocols.identity import Identity, PeerId
 from covey.protocols.messages import Lineage
 from tests.node.hosts import LAYOUT, PLAIN, noise
+from tests.node.waiting import until
 
 ONE, TWO = Identity(b"1" * 32).peer, Identity(b"2" * 32).peer
 
@@ -101,6 +106,51 @@ def test_no_outcome_is_lost_or_told_twice() -> None:
         assert len(rig.outcomes) == 300
 
     play(scenario)
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_what_a_call_held_goes_with_it(fails: bool) -> None:
+    """Also if it raised: a peer's faults must not pile up what came with them."""
+
+    class Payload:
+        """As large as a model."""
+
+    async def scenario(rig: Rig) -> None:
+        payload = Payload()
+        kept = weakref.ref(payload)
+
+        def work(held: Payload) -> Payload:
+            if fails:
+                raise Malformed("the answer")
+            return held
+
+        with suppress(Malformed):
+            await rig.runner.run(partial(work, payload))
+        del payload
+        await until(lambda: kept() is None)  # the worker may be a moment behind
+
+    gc.disable()
+    try:
+        play(scenario)
+    finally:
+        gc.enable()
+
+
+def test_work_goes_on_when_nobody_can_hear_any_more() -> None:
+    async def leave() -> Rig:
+        made = Rig()
+        made.runner.post(wait)
+        made.runner.post(lambda: done.append(7))
+        return made
+
+    def wait() -> None:
+        gate.wait(30)
+
+    gate, done = threading.Event(), list[int]()
+    rig = asyncio.run(leave())  # and the loop is closed
+    gate.set()
+    asyncio.run(rig.runner.close())
+    assert done == [7]
 
 
 def test_a_caller_that_is_cancelled_only_does_not_hear() -> None:
