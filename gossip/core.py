@@ -186,10 +186,9 @@ class Core(ABC):
         """The peer that opened an exchange here and whose next message x is held for, if any."""
         return None
 
-    @property
-    def engaged(self) -> Collection[PeerId]:
-        """Who is known to be in an exchange with another, as far as that matters here."""
-        return ()
+    def askable(self, candidates: Collection[PeerId]) -> Collection[PeerId]:
+        """Who of them is yet to be asked in this period, and not known to be in an exchange."""
+        return candidates
 
     @property
     def due(self) -> int:

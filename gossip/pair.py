@@ -63,9 +63,8 @@ class Pair(Core):
     def busy(self) -> bool:
         return self._open is not None
 
-    @property
-    def engaged(self) -> Collection[PeerId]:
-        return self._engaged
+    def askable(self, candidates: Collection[PeerId]) -> Collection[PeerId]:
+        return set(candidates) - self._asked - self._engaged
 
     @property
     def awaited(self) -> PeerId | None:

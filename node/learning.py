@@ -280,7 +280,7 @@ class Learning:
                 self._exchange_s += _NEWS * (took_s - self._exchange_s)
             in_vain = in_vain + 1 if self.tally.busy > busy else 0
             if in_vain and core.due:
-                free = set(partners).difference(core.engaged)
+                free = core.askable(partners)
                 if in_vain >= core.config.attempts - 1 or not free:
                     await self._stand_back(self._span_s(in_vain))
                 elif len(free) > 1 or core.me > min(free):  # else, if both ask, ours is answered

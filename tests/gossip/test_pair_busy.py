@@ -36,17 +36,17 @@ def test_who_is_said_to_be_busy_is_asked_last(flocks: Flocks) -> None:
     assert first is not None
     partner, free = (peer for peer in others if peer != first.peer)
     assert a.receive(first.peer, Busy(first.message.exchange, partner.key), b"", 0.0) is None
-    assert set(a.engaged) == {first.peer, partner}
+    assert set(a.askable(others)) == {free}
     second = a.propose(others, 0.0)
     assert second is not None
     assert second.peer == free
     assert a.receive(free, Busy(second.message.exchange), b"", 0.0) is None
     third = a.propose(others, 0.0)
     assert third is not None, "by now they may be free again"
-    assert not a.engaged
+    assert set(a.askable(others)) == set(others)
     assert a.receive(third.peer, Busy(third.message.exchange), b"", 0.0) is None
     a.open_period(1)
-    assert not a.engaged, "which another period knows nothing of"
+    assert set(a.askable(others)) == set(others), "another period knows nothing of it"
 
 
 def test_busy_is_answered_at_once_and_nothing_is_held(flocks: Flocks) -> None:
