@@ -232,7 +232,8 @@ INLINE void moves_of(const uint8_t *difference, float step, float weight, float 
     }
 }
 
-/* Writes a block that this processor will not read: past its caches, which spares reading it first. */
+/* Writes a block that this processor will not read soon: past its caches, which spares reading it
+ * first. */
 INLINE void put_away(f32 *out, const float *values)
 {
 #if defined(__SSE__) && !defined(PLAIN)
@@ -1012,7 +1013,7 @@ static PyMethodDef methods[] = {
 };
 
 /* Grows with every change of what a function takes or does; native.py has the same number. */
-enum { INTERFACE = 7 };
+enum { INTERFACE = 8 };
 
 static int set_up(PyObject *module)
 {

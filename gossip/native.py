@@ -8,7 +8,7 @@ import os
 from importlib import import_module
 from types import ModuleType
 
-INTERFACE = 7  # of the source beside this file; one that was built from another is of no use
+INTERFACE = 8  # of the source beside this file; one that was built from another is of no use
 
 
 def _found() -> tuple[ModuleType | None, str]:

@@ -5,6 +5,7 @@ import numpy as np
 from covey.gossip.quantiser import Floats
 
 _PAGE = 4096
+_LARGE = 1 << 16  # elements; smaller vectors stay in the caches
 
 
 def zeros(size: int, place: int = 0) -> Floats:
@@ -13,6 +14,8 @@ def zeros(size: int, place: int = 0) -> Floats:
     Loads that cross a cache line, and loads that follow stores a whole number of pages away, made
     an outer step a sixth slower: vectors that are worked on together begin at different places.
     """
+    if size < _LARGE:
+        return np.zeros(size, np.float32)
     skipped = 1024 * place
     memory = np.zeros(4 * size + skipped + _PAGE, np.uint8)
     first = -memory.ctypes.data % _PAGE + skipped

@@ -55,6 +55,9 @@ class Scope:
     swarm: bytes  # 32 bytes
     layout: bytes  # 32 bytes
 
+    def __post_init__(self) -> None:
+        assert len(self.swarm) == len(self.layout) == 32, "both are hashes"
+
 
 @dataclass(frozen=True, slots=True)
 class Opened:
@@ -76,6 +79,7 @@ class Sealer:
     """Seals this node's messages with a sequence that only grows within one boot."""
 
     def __init__(self, identity: Identity, instance: bytes) -> None:
+        assert len(instance) == 16, "random bytes of a boot"
         self._identity = identity
         self._instance = instance
         self._sequence = 0

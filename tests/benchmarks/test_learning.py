@@ -32,7 +32,7 @@ TINY = Plan(
     text_seeds=(10,),
     attacks=("negate", "flip", "silent"),
     attack_seeds=(10,),
-    skewed_seeds=(10, 11),
+    skewed_seeds=(10, 12),
     nodes=(8,),
     effort=16,
     flocks=(6, 12, 24),
@@ -143,6 +143,16 @@ def questions(plan: Plan, name: str) -> list[Comparison]:
 def test_reported_seeds_are_not_those_of_tuning(plan: Plan) -> None:
     reported = {*plan.seeds, *plan.text_seeds, *plan.attack_seeds, *plan.skewed_seeds}
     assert not reported & {*range(5), *plan.tuning}
+
+
+def test_what_is_skewed_is_judged_by_seeds_of_its_own() -> None:
+    for name in ("codec", "baselines", "faults", "attacks"):
+        for asked in questions(Plan(), name):
+            skewed = asked.ours.split != Split()
+            assert asked.seeds == (Plan().skewed_seeds if skewed else Plan().seeds)
+            assert len(asked.seeds) == (15 if skewed else 5)
+        for asked in questions(Plan().on((0, 1)), name):
+            assert asked.seeds == (0, 1), "who tunes sees nothing of what is reported"
 
 
 def test_what_is_compared_differs_in_what_is_claimed_only() -> None:

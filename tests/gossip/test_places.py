@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from covey.gossip.places import Places
+from covey.gossip.places import Places, zeros
 
 
 def test_it_begins_at_home() -> None:
@@ -33,3 +33,15 @@ def test_a_view_is_not_written() -> None:
         made.view[0] = 2
     made.x[0] = 3
     assert made.view[0] == 3
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_large_vectors_begin_at_their_place_of_a_page(place: int) -> None:
+    for size in (1 << 16, 100_001):
+        made = zeros(size, place)
+        assert made.ctypes.data % 4096 == 1024 * place
+        assert made.shape == (size,)
+        assert made.dtype == np.float32
+        assert not made.any()
+    assert zeros(5, place).nbytes == 20
+    assert zeros(5, place).base is None, "nothing beside it is kept"

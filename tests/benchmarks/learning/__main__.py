@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     plan = SHORT if asked.short else Plan()
     if asked.seeds:
         seeds = tuple(asked.seeds)
-        plan = replace(plan, seeds=seeds, text_seeds=seeds, attack_seeds=seeds)
+        plan = plan.on(seeds)
     if asked.tasks:
         plan = replace(plan, tasks=tuple(asked.tasks))
     with Runs(asked.workers) as runs:

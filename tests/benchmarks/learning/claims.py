@@ -53,6 +53,11 @@ class Plan:
     def seeds_of(self, split: Split, usual: Seeds) -> Seeds:
         return self.skewed_seeds if split == SKEWED and self.skewed_seeds else usual
 
+    def on(self, seeds: Seeds) -> "Plan":
+        """All that is reported is of these."""
+        skewed = seeds if self.skewed_seeds else ()
+        return replace(self, seeds=seeds, text_seeds=seeds, attack_seeds=seeds, skewed_seeds=skewed)
+
     def ours(self, task: str, split: Split, **changes: object) -> Experiment:
         """The default algorithm, in a scenario with ``changes``."""
         scenario = replace(self.scenario, **changes)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""What can be asked of runs: each question says at once what is to be run, and answers later."""
+"""What can be asked of runs: a question says what to run as soon as it knows, and answers later."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
