@@ -44,8 +44,10 @@ class Letters:
         if len(self._letters) > _UNREAD:
             await asyncio.wait(self._letters[:-_UNREAD])
         chunk, last = await self.channel.read()
-        if len(chunk) > limits.HEADER_BYTES_MAX:
-            raise TooLarge(f"a header of {len(chunk)} bytes; the most is {limits.HEADER_BYTES_MAX}")
+        if len(chunk) > limits.MESSAGE_BYTES_MAX:
+            raise TooLarge(
+                f"a message of {len(chunk)} bytes; the most is {limits.MESSAGE_BYTES_MAX}"
+            )
         if last:
             raise Refused(bytes(chunk))
         self.heard += 1

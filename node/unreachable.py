@@ -117,7 +117,7 @@ def refused(address: str, body: bytes, status: int = 0) -> Unreachable:
     HTTP did not tell it."""
     detail = "it refuses"
     try:
-        fields = packing.unpack(body, limits.HEADER_BYTES_MAX)
+        fields = packing.unpack(body, limits.MESSAGE_BYTES_MAX)
         if isinstance(fields, dict):
             if isinstance(fields.get("detail"), str):
                 detail = fields["detail"]

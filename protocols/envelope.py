@@ -119,7 +119,7 @@ def announce(message: ExchangeMessage) -> bytes:
 
 def announced(data: bytes) -> ExchangeMessage:
     """Read ``announce`` back.  Raises TooLarge, Malformed or Unsupported."""
-    parts = packing.unpack(data, limits.HEADER_BYTES_MAX)
+    parts = packing.unpack(data, limits.MESSAGE_BYTES_MAX)
     if not isinstance(parts, list) or len(parts) != 2 or not isinstance(parts[0], str):
         raise Malformed("an announcement is [kind, message]")
     return _message(parts[0], parts[1])

@@ -3,7 +3,7 @@
 KIB = 1024
 MIB = 1024 * KIB
 
-HEADER_BYTES_MAX = 8 * KIB  # what a message says, without its payload
+MESSAGE_BYTES_MAX = 8 * KIB  # without its payload
 CHUNK_BYTES_MAX = MIB  # of a payload, at once
 CONTROL_BYTES_MAX = 256 * KIB  # a hello, a probe, an answer to one
 SAMPLE_BYTES_MAX = 4 * MIB  # sent to measure the way to a peer, and sent back by it
@@ -33,7 +33,7 @@ LINK_BYTES_PER_S_MIN = 125_000  # 1 Mbit/s: over a slower link nobody learns
 
 REPLAY_WINDOW = 1024  # sequence numbers below the highest that may still arrive
 
-assert HEADER_BYTES_MAX < CHUNK_BYTES_MAX
-assert HEADER_BYTES_MAX < CONTROL_BYTES_MAX < LAYOUT_BYTES_MAX < LINK_FRAME_BYTES_MAX
+assert MESSAGE_BYTES_MAX < CHUNK_BYTES_MAX
+assert MESSAGE_BYTES_MAX < CONTROL_BYTES_MAX < LAYOUT_BYTES_MAX < LINK_FRAME_BYTES_MAX
 assert PEERS_PER_PROBE_MAX <= PEERS_MAX
 assert CONTAINERS_MAX >= 2 * TENSORS_MAX + 1  # a layout: a row and a shape for each tensor

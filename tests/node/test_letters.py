@@ -51,8 +51,8 @@ def test_a_message_is_announced_and_sealed(length: int) -> None:
 @pytest.mark.parametrize(
     ("chunk", "last", "error"),
     [
-        (bytes(limits.HEADER_BYTES_MAX + 1), False, TooLarge),
-        (bytes(limits.HEADER_BYTES_MAX + 1), True, TooLarge),
+        (bytes(limits.MESSAGE_BYTES_MAX + 1), False, TooLarge),
+        (bytes(limits.MESSAGE_BYTES_MAX + 1), True, TooLarge),
         (b"", False, Malformed),
         (packing.pack({"status": 400}), False, Malformed),
         (packing.pack(["busy"]), False, Malformed),
@@ -75,7 +75,7 @@ def test_a_refusal_says_why() -> None:
         await here.refuse(409, "stale", "x" * 5000)
         with pytest.raises(Refused) as caught:
             await there.announcement()
-        fields = packing.unpack(caught.value.body, limits.HEADER_BYTES_MAX)
+        fields = packing.unpack(caught.value.body, limits.MESSAGE_BYTES_MAX)
         assert fields == {"status": 409, "reason": "stale", "detail": "x" * 1024}
 
     play(scenario)

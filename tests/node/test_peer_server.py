@@ -270,7 +270,7 @@ def test_what_the_handler_finds_wrong_is_counted_and_answered() -> None:
     ("sent", "reason"),
     [
         (chunk(b"\xc1"), "malformed"),
-        (chunk(bytes(limits.HEADER_BYTES_MAX + 1)), "too_large"),
+        (chunk(bytes(limits.MESSAGE_BYTES_MAX + 1)), "too_large"),
         (b"\x7f\xff\xff\xff", "too_large"),
         (chunk(packing.pack({"status": 400}), last=True), "malformed"),
         (chunk(packing.pack(["gossip", {}])), "unsupported"),

@@ -183,7 +183,7 @@ def test_what_is_announced_is_read(message: ExchangeMessage) -> None:
         (packing.pack([5, {}]), Malformed),
         (packing.pack(["busy", {}]), Malformed),
         (packing.pack(["rumour", {}]), Unsupported),
-        (bytes(limits.HEADER_BYTES_MAX + 1), TooLarge),
+        (bytes(limits.MESSAGE_BYTES_MAX + 1), TooLarge),
     ],
 )
 def test_announcements_that_make_no_sense(data: bytes, error: type[RemoteError]) -> None:

@@ -43,7 +43,7 @@ def test_unpack() -> None:
         assert repr(again) == repr(value)  # equal but for NaN
 
     def decode(data: bytes) -> Any:
-        return packing.unpack(data, limits.HEADER_BYTES_MAX)
+        return packing.unpack(data, limits.MESSAGE_BYTES_MAX)
 
     outcomes = fuzz(Target(decode, RemoteError, tree_bytes, check), make)
     assert set(outcomes) >= {"accepted", "Malformed"}
@@ -113,7 +113,7 @@ def test_open_sealed() -> None:
 
 def test_announced() -> None:
     valid = [announce(message) for message in EXCHANGE]
-    trees = [packing.unpack(data, limits.HEADER_BYTES_MAX) for data in valid]
+    trees = [packing.unpack(data, limits.MESSAGE_BYTES_MAX) for data in valid]
     mutator = Mutator(6, valid)
 
     def make() -> bytes:

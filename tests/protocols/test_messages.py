@@ -115,7 +115,7 @@ def test_the_largest_standing_fits_a_control_message() -> None:
 
 def test_the_largest_exchange_message_fits_an_announcement() -> None:
     refuse = Refuse(b"e" * 16, WIDE * limits.REASON_CHARS_MAX, WIDE * limits.DETAIL_CHARS_MAX)
-    assert len(announce(refuse)) <= limits.HEADER_BYTES_MAX
+    assert len(announce(refuse)) <= limits.MESSAGE_BYTES_MAX
 
 
 def test_no_lineage_is_the_default() -> None:
