@@ -202,14 +202,9 @@ class Host:
         learning = Learning(
             layout, conversation, parts.neighbours, parts.events, parts.metrics, parts.on_bug
         )
-        try:
-            checkpoint = await runner.run(lambda: parts.checkpoints.newest(layout))
-            if checkpoint is not None:
-                await runner.run(lambda: core.restore(checkpoint.saved, checkpoint.lineage))
-        except BaseException:
-            await runner.close()  # else its thread would keep the model
-            raise
+        checkpoint = await runner.run(lambda: parts.checkpoints.newest(layout))
         if checkpoint is not None:
+            await runner.run(lambda: core.restore(checkpoint.saved, checkpoint.lineage))
             learning.step, self.saved_s = checkpoint.step, checkpoint.time_s
             parts.events.emit("train.restored", step=checkpoint.step, age=checkpoint.lineage.age)
         self.learning, self._saved_moves = learning, learning.moves

@@ -1,17 +1,13 @@
 """Runs the gossip core on one worker thread, a call at a time, off the event loop.
 
-What is asked for is done in that order, and always, until the interpreter ends: a caller that is
-cancelled only does not hear of it.  How exchanges ended is taken from the core by the worker, after
-each call.
+What is asked for is done in that order, and always: a caller that is cancelled only does not hear
+of it.  How exchanges ended is taken from the core by the worker itself, after each call.
 """
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
-from functools import partial
-from queue import SimpleQueue
-from threading import Thread
-from typing import Any, TypeVar
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
 
 from covey.gossip.core import Core, Outcome
 from covey.node.faults import OperatorError
@@ -35,10 +31,7 @@ class CoreRunner:
         self.closed = False
         self._on_outcomes = on_outcomes
         self._on_bug = on_bug
-        # A ThreadPoolExecutor with its locks takes twice the time to pass a call on.
-        self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        self._thread = Thread(target=self._work, name="covey-core", daemon=True)
-        self._thread.start()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="covey-core")
         self._free = asyncio.Event()
         self._free.set()
         self._wanting = 0
@@ -77,62 +70,48 @@ class CoreRunner:
     async def close(self) -> None:
         """Wait until all that was asked for is done; nothing may be asked for afterwards."""
         self.closed = True
-        self._calls.put(None)
-        await asyncio.to_thread(self._thread.join)
+        await asyncio.to_thread(self._thread.shutdown)
 
     def submit(self, work: Callable[[], T]) -> "asyncio.Future[T]":
         """``run``, begun at once."""
         assert not self.closed, "the runner is closed"
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[T] = loop.create_future()
-        self._calls.put(partial(self._call, work, loop, answer))
+        ended: list[Outcome] = []
+        busy = False
+
+        def call() -> T:
+            nonlocal busy
+            try:
+                return work()
+            finally:
+                ended.extend(self.core.outcomes())
+                busy = self.core.busy
+
+        def deliver(done: Future[T]) -> None:
+            self._settle(ended, busy)
+            self._answer(done, answer)
+
+        future = self._thread.submit(call)
+        future.add_done_callback(lambda done: loop.call_soon_threadsafe(deliver, done))
         return answer
 
-    # --- on the worker ---------------------------------------------------------------------------
-
-    def _work(self) -> None:
-        while (call := self._calls.get()) is not None:
-            call()
-            del call  # while it waits it must not keep what it was called with
-
-    def _call(
-        self,
-        work: Callable[[], T],
-        loop: asyncio.AbstractEventLoop,
-        answer: "asyncio.Future[T]",
-    ) -> None:
-        result, error = None, None
-        try:
-            result = work()
-        except BaseException as raised:
-            error = raised
-        told = partial(self._deliver, answer, result, error, self.core.outcomes(), self.core.busy)
-        with suppress(RuntimeError):  # the loop is closed: nobody hears
-            loop.call_soon_threadsafe(told)
-        del answer, result, error, told  # an error knows this frame, which must not know it
-
-    # --- on the loop -----------------------------------------------------------------------------
-
-    def _deliver(
-        self,
-        answer: "asyncio.Future[Any]",
-        result: object,
-        error: BaseException | None,
-        ended: list[Outcome],
-        busy: bool,
-    ) -> None:
+    def _settle(self, ended: list[Outcome], busy: bool) -> None:
         if busy:
             self._free.clear()
         else:
             self._free.set()
         if ended:
             self._on_outcomes(ended)
+
+    def _answer(self, done: "Future[T]", answer: "asyncio.Future[T]") -> None:
+        error = done.exception()
         if error is not None and not isinstance(error, (RemoteError, OperatorError)):
             self._on_bug(error)
         if answer.cancelled():
             return
         if error is None:
-            answer.set_result(result)
+            answer.set_result(done.result())
         else:
             answer.set_exception(error)
             answer.exception()  # nobody need ask: after ``post`` nobody does

@@ -136,23 +136,6 @@ def test_what_a_call_held_goes_with_it(fails: bool) -> None:
         gc.enable()
 
 
-def test_work_goes_on_when_nobody_can_hear_any_more() -> None:
-    async def leave() -> Rig:
-        made = Rig()
-        made.runner.post(wait)
-        made.runner.post(lambda: done.append(7))
-        return made
-
-    def wait() -> None:
-        gate.wait(30)
-
-    gate, done = threading.Event(), list[int]()
-    rig = asyncio.run(leave())  # and the loop is closed
-    gate.set()
-    asyncio.run(rig.runner.close())
-    assert done == [7]
-
-
 def test_a_caller_that_is_cancelled_only_does_not_hear() -> None:
     done: list[str] = []
 
