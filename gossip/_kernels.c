@@ -271,7 +271,8 @@ INLINE void apply_block(const f32 *x, f32 *out, f32 *increment, const float *mov
 }
 
 /* Of the last block, which has ``count`` elements. */
-INLINE void apply_rest(const f32 *x, f32 *out, f32 *increment, float *moves, int count)
+INLINE void apply_rest(const f32 *x, f32 *out, f32 *increment, const float *moves,
+                       int count)
 {
     for (int i = 0; i < count; i++) {
         float before = x[i];

@@ -11,8 +11,8 @@ _LARGE = 1 << 16  # elements; smaller vectors stay in the caches
 def zeros(size: int, place: int = 0) -> Floats:
     """A vector of zeros that begins so many kilobytes behind the border of a page.
 
-    Loads that cross a cache line, and loads that follow stores a whole number of pages away, made
-    an outer step a sixth slower: vectors that are worked on together begin at different places.
+    Loads that cross a cache line, and loads that follow stores a whole number of pages away, took a
+    sixth of an outer step's time: vectors that are worked on together begin at different places.
     """
     if size < _LARGE:
         return np.zeros(size, np.float32)

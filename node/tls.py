@@ -71,7 +71,7 @@ class PeerSocket(ssl.SSLObject):
     _policy: "PeerContext"
     _refusal: ssl.SSLError | None
     _lane: Lane | None
-    drained: bool
+    drained: bool  # nothing is left of what was fed, for certain
 
     def bind(
         self, policy: "PeerContext", incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO
@@ -81,6 +81,7 @@ class PeerSocket(ssl.SSLObject):
         self._handshake = _current.get() or Handshake()
         self._refusal = None
         self._lane = policy.lane
+        self.drained = False
         return self
 
     @property
@@ -143,6 +144,7 @@ class PeerSocket(ssl.SSLObject):
     def feed(self, sealed: Buffer) -> None:
         """Take what has come from the other end."""
         self._incoming.write(sealed)
+        self.drained = False
 
     def sealed(self) -> bytes:
         """What is to be sent to it."""
@@ -151,11 +153,10 @@ class PeerSocket(ssl.SSLObject):
     def decrypt(self, target: memoryview) -> int:
         """Fill ``target`` as far as what was fed goes; 0 after the other end's goodbye.
 
-        Raises SSLWantReadError if there is nothing.  Afterwards ``drained`` says whether nothing is
-        left for certain, so that one need not be told by another exception, which is slow.
+        Raises SSLWantReadError if there is nothing: who looks at ``drained`` need not be told so
+        by an exception, which is slow.
         """
         waiting, queued, filled = self._incoming.pending, self._outgoing.pending, 0
-        self.drained = False
         read: Callable[[int, memoryview], Any] = super().read  # the count, into a buffer
         try:
             while filled < len(target) and (count := read(RECORD_BYTES, target[filled:])):

@@ -172,10 +172,11 @@ class Tunnel(asyncio.BufferedProtocol, asyncio.Transport):
 
     def _deliver(self) -> None:
         """Give the user what has come, as far as it takes any."""
-        drained = False
-        while self._user is not None and not (drained or self._paused or self.is_closing()):
+        while self._user is not None and not (
+            self.encrypted.drained or self._paused or self.is_closing()
+        ):
             try:
-                pass_on, drained = self._decrypted(self._user)
+                pass_on = self._decrypted(self._user)
             except ssl.SSLWantReadError:
                 break
             except ssl.SSLError:  # an alert, or nothing that TLS would say
@@ -192,15 +193,14 @@ class Tunnel(asyncio.BufferedProtocol, asyncio.Transport):
                 raise
         self._flush()  # the answer to a change of keys
 
-    def _decrypted(self, user: asyncio.BaseProtocol) -> tuple[Callable[[], None] | None, bool]:
-        """Decrypt some of what has come; what gives it to ``user``, or None after a goodbye, and
-        whether that was all."""
+    def _decrypted(self, user: asyncio.BaseProtocol) -> Callable[[], None] | None:
+        """Decrypt some of what has come; what gives it to ``user``, or None after a goodbye."""
         if isinstance(user, asyncio.BufferedProtocol):
             count = self.encrypted.decrypt(memoryview(user.get_buffer(-1)))
-            return partial(user.buffer_updated, count) if count else None, self.encrypted.drained
+            return partial(user.buffer_updated, count) if count else None
         assert isinstance(user, asyncio.Protocol), "one or the other"
         data = self.encrypted.read(RECORD_BYTES)
-        return partial(user.data_received, data) if data else None, False
+        return partial(user.data_received, data) if data else None
 
     def _say_goodbye(self) -> None:
         self.encrypted.goodbye()

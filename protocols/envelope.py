@@ -3,8 +3,8 @@
 A message is announced, then its payload comes, then its envelope (node/letters.py): a head of fixed
 form and a 64-byte signature.  The signature covers the head, which holds the payload's BLAKE3, so
 that tensor bytes are hashed once, as they pass, and never signed directly; and what both sides know
-and the wire need not repeat: the swarm, the sender, and the announcement.  By this work on a
-payload may begin before its end; nothing comes of it before the envelope is checked.
+and the wire need not repeat: the swarm, the sender, and the announcement.  That comes first so
+that work on a payload may begin before its end; nothing comes of it before the envelope is checked.
 """
 
 import struct
