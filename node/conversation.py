@@ -225,22 +225,25 @@ class Conversation:
         await channel.write(envelope, True)
 
     async def _carry(self, channel: Channel, total: "_Total", out: Outgoing) -> None:
-        """Send a payload, or a part of it; the worker is one chunk ahead."""
+        """Send a payload, or a part of it; a worker that is apart is one chunk ahead."""
         left, payload = out.pieces_bytes, out.payload
         if len(payload) <= _MODEST_BYTES:
             total.add(payload)
         else:
             left, payload = left + len(payload), b""
-        parts = _parts(out.payload[len(payload) :], out.pieces)
-        ahead = self._submit(functools.partial(_next, parts, total)) if left else None
+        following = functools.partial(_next, _parts(out.payload[len(payload) :], out.pieces), total)
+        ahead = self._ahead(following, left)
         if len(payload):
             await channel.write(payload)
-        while ahead is not None and left:
-            part = await ahead
+        while left:
+            part = await (self._submit(following) if ahead is None else ahead)
             left -= len(part)
-            if left:  # else what follows would wait for the worker to find none
-                ahead = self._submit(functools.partial(_next, parts, total))
+            ahead = self._ahead(following, left)
             await channel.write(part)
+
+    def _ahead(self, work: Callable[[], T], left: int) -> "asyncio.Future[T] | None":
+        """``work`` begun before it is needed, if there is any and it is done elsewhere."""
+        return self._submit(work) if left and self.runner.apart else None
 
     async def _fail(self, out: Outgoing, reason: str, detail: str) -> None:
         core, exchange = self.runner.core, out.message.exchange

@@ -1,10 +1,16 @@
-"""Runs the gossip core on one worker thread, a call at a time, off the event loop.
+"""Runs the gossip core, a call at a time: at once on the event loop, or on a thread of its own.
 
 What is asked for is done in that order, and always: a caller that is cancelled only does not hear
-of it.  How exchanges ended is taken from the core by the worker itself, after each call.
+of it.  How exchanges ended is taken from the core after each call, by whoever made it.
+
+A thread of its own keeps the loop free while a large model is worked on.  But the way there and
+back costs more than a small model does, and where no processor is idle two threads that pass the
+interpreter's lock to and fro take a tenth more than one.
 """
 
 import asyncio
+import os
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
@@ -16,6 +22,23 @@ from covey.protocols.errors import RemoteError
 
 T = TypeVar("T")
 
+_SMALL = 1 << 20  # elements: a call takes a millisecond, a way to another thread a tenth
+_MODEST = 1 << 24  # elements: no call takes much longer than 20 ms
+_FEW = 2  # processors: the learner and the loop have them
+
+
+def apart(elements: int, processors: int | None = None) -> bool:
+    """Whether a model of that size is better worked on by a thread of its own."""
+    usable = _processors() if processors is None else processors
+    return elements > (_MODEST if usable <= _FEW else _SMALL)
+
+
+def _processors() -> int:
+    """How many this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
 
 class CoreRunner:
     """The only way to the core.  Use it on one event loop and close it.
@@ -25,13 +48,21 @@ class CoreRunner:
     """
 
     def __init__(
-        self, core: Core, on_outcomes: Callable[[list[Outcome]], None], on_bug: OnBug
+        self,
+        core: Core,
+        on_outcomes: Callable[[list[Outcome]], None],
+        on_bug: OnBug,
+        apart: bool,
     ) -> None:
+        """``apart``: all is done on the thread, else only what takes long."""
         self.core = core  # reading its small attributes is fine from the loop; calling is not
         self.closed = False
         self._on_outcomes = on_outcomes
         self._on_bug = on_bug
+        self.apart = apart
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="covey-core")
+        self._under_way = 0  # calls on the thread
+        self._posted: deque[Callable[[], None]] = deque()  # and not yet done
         self._free = asyncio.Event()
         self._free.set()
         self._wanting = 0
@@ -42,11 +73,16 @@ class CoreRunner:
         return self._wanting > 0
 
     async def run(self, work: Callable[[], T]) -> T:
-        """``work`` on the worker thread, after what was asked for before."""
+        """``work`` after what was asked for before."""
         return await self.submit(work)
 
+    async def run_apart(self, work: Callable[[], T]) -> T:
+        """``run``, on the thread in any case: for what waits for a disk."""
+        self._catch_up()
+        return await self._send(work)
+
     async def run_idle(self, work: Callable[[], T]) -> T:
-        """``work`` on the worker thread at a moment when no exchange is open."""
+        """``work`` at a moment when no exchange is open."""
 
         def attempt() -> tuple[T] | None:
             return None if self.core.busy else (work(),)
@@ -58,23 +94,53 @@ class CoreRunner:
                     await self._free.wait()
                 finally:
                     self._wanting -= 1
-            # What comes after this waits behind it on the worker, and need not be turned away.
+            # What comes after this waits behind it, and need not be turned away.
             if (done := await self.submit(attempt)) is not None:
                 return done[0]
 
     def post(self, work: Callable[[], None]) -> None:
-        """``work`` on the worker thread, without waiting for it; nothing after ``close``."""
-        if not self.closed:
-            _ = self.submit(work)
+        """``work`` soon, without waiting for it; nothing after ``close``."""
+        if self.closed:
+            return
+        if self.apart or self._under_way:
+            _ = self._send(work)
+            return
+        self._posted.append(work)  # what the caller does next comes first
+        asyncio.get_running_loop().call_soon(self._catch_up)
 
     async def close(self) -> None:
         """Wait until all that was asked for is done; nothing may be asked for afterwards."""
+        self._catch_up()
         self.closed = True
         await asyncio.to_thread(self._thread.shutdown)
 
     def submit(self, work: Callable[[], T]) -> "asyncio.Future[T]":
         """``run``, begun at once."""
         assert not self.closed, "the runner is closed"
+        if self.apart or self._under_way:
+            return self._send(work)
+        self._catch_up()
+        return self._do(work)
+
+    def _catch_up(self) -> None:
+        while self._posted:
+            _ = self._do(self._posted.popleft())
+
+    def _do(self, work: Callable[[], T]) -> "asyncio.Future[T]":
+        """``work``, here and now."""
+        answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        try:
+            answer.set_result(work())
+        except BaseException as error:
+            self._fail(answer, error)
+        self._settle(self.core.outcomes(), self.core.busy)
+        try:
+            return answer
+        finally:
+            del answer  # an error in it holds this frame: what ``work`` held would stay as well
+
+    def _send(self, work: Callable[[], T]) -> "asyncio.Future[T]":
+        """``work``, on the thread."""
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[T] = loop.create_future()
         ended: list[Outcome] = []
@@ -89,9 +155,11 @@ class CoreRunner:
                 busy = self.core.busy
 
         def deliver(done: Future[T]) -> None:
+            self._under_way -= 1
             self._settle(ended, busy)
             self._answer(done, answer)
 
+        self._under_way += 1
         future = self._thread.submit(call)
         future.add_done_callback(lambda done: loop.call_soon_threadsafe(deliver, done))
         return answer
@@ -106,12 +174,14 @@ class CoreRunner:
 
     def _answer(self, done: "Future[T]", answer: "asyncio.Future[T]") -> None:
         error = done.exception()
-        if error is not None and not isinstance(error, (RemoteError, OperatorError)):
-            self._on_bug(error)
-        if answer.cancelled():
-            return
-        if error is None:
+        if error is not None:
+            self._fail(answer, error)
+        elif not answer.cancelled():
             answer.set_result(done.result())
-        else:
+
+    def _fail(self, answer: "asyncio.Future[T]", error: BaseException) -> None:
+        if not isinstance(error, (RemoteError, OperatorError)):
+            self._on_bug(error)
+        if not answer.cancelled():
             answer.set_exception(error)
             answer.exception()  # nobody need ask: after ``post`` nobody does

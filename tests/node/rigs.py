@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from random import Random
 
 from covey.gossip.config import Config
@@ -31,7 +31,9 @@ EXCHANGE = b"e" * 16
 class Rig:
     """One node's conversation; its courier is the test's."""
 
-    def __init__(self, number: int = 1, config: Config = PLAIN, seed: int = 1) -> None:
+    def __init__(
+        self, number: int = 1, config: Config = PLAIN, seed: int = 1, apart: bool = False
+    ) -> None:
         self.identity = Identity(bytes([number]) * 32)
         self.me = self.identity.peer
         self.sealer = Sealer(self.identity, bytes([number]) * 16)
@@ -41,7 +43,7 @@ class Rig:
         self.outcomes: list[Outcome] = []
         self.bugs: list[BaseException] = []
         self.rejections: list[RemoteError] = []
-        self.runner = CoreRunner(self.core, self.outcomes.extend, self.bugs.append)
+        self.runner = CoreRunner(self.core, self.outcomes.extend, self.bugs.append, apart)
         self.talk = Conversation(self.runner, self.sealer, SCOPE, self)
         self.sent: list[type] = []  # messages
         self.serve: Callable[[Letters], Awaitable[None]] | None = None  # the other end
@@ -99,9 +101,15 @@ class Rig:
         assert not self.bugs
 
 
-def play(scenario: Callable[[Rig, Rig], Awaitable[None]], config: Config = PLAIN) -> None:
-    async def go() -> None:
-        rigs = Rig(1, config, 1), Rig(2, config, 2)
+def play(
+    scenario: Callable[[Rig, Rig], Awaitable[None]],
+    config: Config = PLAIN,
+    apart: Sequence[bool] = (False, True),
+) -> None:
+    """With cores that are called here, and once more with such that have threads of their own."""
+
+    async def go(apart: bool) -> None:
+        rigs = Rig(1, config, 1, apart), Rig(2, config, 2, apart)
         rigs[0].meet(rigs[1])
         rigs[1].meet(rigs[0])
         try:
@@ -111,4 +119,5 @@ def play(scenario: Callable[[Rig, Rig], Awaitable[None]], config: Config = PLAIN
                 await rig.runner.close()
         assert not rigs[0].bugs + rigs[1].bugs
 
-    asyncio.run(go())
+    for each in apart:
+        asyncio.run(go(each))

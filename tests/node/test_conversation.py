@@ -51,14 +51,15 @@ def test_an_exchange_brings_both_to_the_mean() -> None:
     play(scenario)
 
 
+@pytest.mark.parametrize("apart", [False, True])
 @pytest.mark.parametrize("codec", ["mod4", "f32"])
-def test_over_real_sockets(codec: str) -> None:
+def test_over_real_sockets(codec: str, apart: bool) -> None:
     """Two conversations through the peer port of two members."""
 
     async def go() -> None:
         async with members(SECRET, SECRET) as pair:
             config = Config(codec=codec)
-            rigs = [Rig(number, config) for number in (1, 2)]
+            rigs = [Rig(number, config, apart=apart) for number in (1, 2)]
             rigs[0].core.replica.learner_has(noise())
             rigs[0].core.progress(noise() + 0.01 * noise(seed=3), True)
 
@@ -226,7 +227,7 @@ def test_a_proposal_waits_behind_work_that_has_begun() -> None:
         assert busy == [False]
         assert [outcome.reason for outcome in two.outcomes] == [""]
 
-    play(scenario)
+    play(scenario, apart=[True])
 
 
 def test_a_proposal_gives_way_to_who_waits_for_the_model_still() -> None:

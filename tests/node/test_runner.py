@@ -1,10 +1,11 @@
-"""The worker thread: in order, always, and never on the event loop."""
+"""Calls to the core: in order and always, here or on a thread of its own."""
 
 import asyncio
 import gc
+import os
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 from random import Random
@@ -14,7 +15,7 @@ import pytest
 from covey.gossip.core import Outcome, Outgoing
 from covey.gossip.pair import Pair
 from covey.node.faults import OperatorError
-from covey.node.runner import CoreRunner
+from covey.node.runner import CoreRunner, apart
 from covey.protocols.errors import Malformed
 from covey.protocols.identity import Identity, PeerId
 from covey.protocols.messages import Lineage
@@ -27,12 +28,12 @@ ONE, TWO = Identity(b"1" * 32).peer, Identity(b"2" * 32).peer
 class Rig:
     """A runner of a core that has a model."""
 
-    def __init__(self) -> None:
+    def __init__(self, apart: bool) -> None:
         self.core = Pair(ONE, PLAIN, LAYOUT, Random(1))
         self.core.begin(noise(), Lineage(b"f" * 32, 0))
         self.outcomes: list[Outcome] = []
         self.bugs: list[BaseException] = []
-        self.runner = CoreRunner(self.core, self.outcomes.extend, self.bugs.append)
+        self.runner = CoreRunner(self.core, self.outcomes.extend, self.bugs.append, apart)
 
     def propose(self) -> Outgoing | None:
         self.core.open_period()
@@ -42,31 +43,115 @@ class Rig:
         self.core.failed(peer, "lost")
 
 
-def play(scenario: "Callable[[Rig], object]") -> Rig:
-    async def go() -> Rig:
-        rig = Rig()
-        try:
-            await scenario(rig)  # type: ignore[misc]
-        finally:
-            await rig.runner.close()
-        return rig
-
-    return asyncio.run(go())
+Play = Callable[[Callable[[Rig], Awaitable[None]]], Rig]
 
 
-def test_work_is_done_elsewhere_and_in_order() -> None:
+def played(apart: bool) -> Play:
+    def play(scenario: Callable[[Rig], Awaitable[None]]) -> Rig:
+        async def go() -> Rig:
+            rig = Rig(apart)
+            try:
+                await scenario(rig)
+            finally:
+                await rig.runner.close()
+            return rig
+
+        return asyncio.run(go())
+
+    return play
+
+
+@pytest.fixture(params=[False, True], ids=["here", "apart"])
+def play(request: pytest.FixtureRequest) -> Play:
+    return played(request.param)
+
+
+@pytest.fixture
+def play_apart() -> Play:
+    return played(True)
+
+
+@pytest.mark.parametrize(
+    ("elements", "processors", "expected"),
+    [
+        (1 << 20, 64, False),
+        ((1 << 20) + 1, 64, True),
+        ((1 << 20) + 1, 2, False),
+        (1 << 24, 1, False),
+        ((1 << 24) + 1, 2, True),
+    ],
+)
+def test_large_models_have_a_thread_of_their_own(
+    elements: int, processors: int, expected: bool
+) -> None:
+    assert apart(elements, processors) is expected
+
+
+def test_the_processors_are_those_it_may_use() -> None:
+    before = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(before)})
+        assert not apart(1 << 24)
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_work_is_done_in_order(elsewhere: bool) -> None:
     done: list[object] = []
 
     async def scenario(rig: Rig) -> None:
         for number in range(20):
             rig.runner.post(lambda number=number: done.append(number))  # type: ignore[misc]
-        assert await rig.runner.run(threading.current_thread) is not threading.current_thread()
+        thread = await rig.runner.run(threading.current_thread)
+        assert (thread is not threading.current_thread()) is elsewhere
         assert done == list(range(20))
+
+    assert not played(elsewhere)(scenario).bugs
+
+
+def test_what_takes_long_is_done_apart_and_the_rest_after_it(play: Play) -> None:
+    done: list[str] = []
+
+    async def scenario(rig: Rig) -> None:
+        gate = threading.Event()
+
+        def write() -> None:
+            assert gate.wait(30)
+            done.append(f"written elsewhere: {threading.current_thread() is not here}")
+
+        here = threading.current_thread()
+        rig.runner.post(lambda: done.append("before"))
+        writing = asyncio.create_task(rig.runner.run_apart(write))
+        await asyncio.sleep(0)
+        rig.runner.post(lambda: done.append("posted"))
+        asked = asyncio.create_task(rig.runner.run(lambda: done.append("asked")))
+        await asyncio.sleep(0)
+        assert done in ([], ["before"])  # the loop goes on meanwhile, and nothing overtakes
+        gate.set()
+        await writing
+        await asked
+        assert done == ["before", "written elsewhere: True", "posted", "asked"]
 
     assert not play(scenario).bugs
 
 
-def test_outcomes_come_before_the_answer() -> None:
+def test_the_answer_leaves_before_what_was_posted_here() -> None:
+    done: list[str] = []
+
+    async def scenario(rig: Rig) -> None:
+        async def leave() -> None:
+            done.append("left")
+
+        leaving = asyncio.create_task(leave())
+        rig.runner.post(lambda: done.append("posted"))
+        await leaving
+        assert done == ["left", "posted"]
+
+    played(False)(scenario)
+
+
+def test_outcomes_come_before_the_answer(play: Play) -> None:
     async def scenario(rig: Rig) -> None:
         assert await rig.runner.run(rig.propose) is not None
         assert rig.outcomes == []
@@ -76,7 +161,7 @@ def test_outcomes_come_before_the_answer() -> None:
     play(scenario)
 
 
-def test_outcomes_of_what_raised_come_too() -> None:
+def test_outcomes_of_what_raised_come_too(play: Play) -> None:
     async def scenario(rig: Rig) -> None:
         await rig.runner.run(rig.propose)
 
@@ -91,7 +176,7 @@ def test_outcomes_of_what_raised_come_too() -> None:
     assert not play(scenario).bugs
 
 
-def test_no_outcome_is_lost_or_told_twice() -> None:
+def test_no_outcome_is_lost_or_told_twice(play: Play) -> None:
     """The loop looks while the worker works."""
 
     async def scenario(rig: Rig) -> None:
@@ -109,7 +194,7 @@ def test_no_outcome_is_lost_or_told_twice() -> None:
 
 
 @pytest.mark.parametrize("fails", [True, False])
-def test_what_a_call_held_goes_with_it(fails: bool) -> None:
+def test_what_a_call_held_goes_with_it(play: Play, fails: bool) -> None:
     """Also if it raised: a peer's faults must not pile up what came with them."""
 
     class Payload:
@@ -136,7 +221,7 @@ def test_what_a_call_held_goes_with_it(fails: bool) -> None:
         gc.enable()
 
 
-def test_a_caller_that_is_cancelled_only_does_not_hear() -> None:
+def test_a_caller_that_is_cancelled_only_does_not_hear(play_apart: Play) -> None:
     done: list[str] = []
 
     async def scenario(rig: Rig) -> None:
@@ -152,10 +237,12 @@ def test_a_caller_that_is_cancelled_only_does_not_hear() -> None:
         await rig.runner.run(lambda: None)
         assert done == ["queued"]
 
-    play(scenario)
+    play_apart(scenario)
 
 
-def test_a_fault_of_a_cancelled_call_is_nobodys(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_fault_of_a_cancelled_call_is_nobodys(
+    play: Play, caplog: pytest.LogCaptureFixture
+) -> None:
     async def scenario(rig: Rig) -> None:
         def fail() -> None:
             raise OperatorError("the disk is full")
@@ -171,7 +258,7 @@ def test_a_fault_of_a_cancelled_call_is_nobodys(caplog: pytest.LogCaptureFixture
     assert not caplog.messages
 
 
-def test_idle_waits_for_the_exchange_and_refuses_others_meanwhile() -> None:
+def test_idle_waits_for_the_exchange_and_refuses_others_meanwhile(play: Play) -> None:
     done: list[str] = []
 
     async def scenario(rig: Rig) -> None:
@@ -180,6 +267,7 @@ def test_idle_waits_for_the_exchange_and_refuses_others_meanwhile() -> None:
         waiting = asyncio.create_task(rig.runner.run_idle(lambda: done.append("idle")))
         for _ in range(20):
             await rig.runner.run(lambda: None)
+            await asyncio.sleep(0)
         assert not done
         assert rig.runner.wanted
         await rig.runner.run(rig.fail)
@@ -190,7 +278,7 @@ def test_idle_waits_for_the_exchange_and_refuses_others_meanwhile() -> None:
     play(scenario)
 
 
-def test_idle_is_woken_by_what_was_posted() -> None:
+def test_idle_is_woken_by_what_was_posted(play: Play) -> None:
     """As when membership finds a peer dead: nobody calls ``run`` then."""
 
     async def scenario(rig: Rig) -> None:
@@ -203,7 +291,7 @@ def test_idle_is_woken_by_what_was_posted() -> None:
     play(scenario)
 
 
-def test_idle_that_is_cancelled_wants_nothing_any_more() -> None:
+def test_idle_that_is_cancelled_wants_nothing_any_more(play: Play) -> None:
     async def scenario(rig: Rig) -> None:
         await rig.runner.run(rig.propose)
         waiting = asyncio.create_task(rig.runner.run_idle(lambda: 7))
@@ -216,7 +304,7 @@ def test_idle_that_is_cancelled_wants_nothing_any_more() -> None:
     play(scenario)
 
 
-def test_bugs_are_told_also_when_nobody_asks(caplog: pytest.LogCaptureFixture) -> None:
+def test_bugs_are_told_also_when_nobody_asks(play: Play, caplog: pytest.LogCaptureFixture) -> None:
     async def scenario(rig: Rig) -> None:
         def fail() -> None:
             raise ZeroDivisionError("a bug")
@@ -231,7 +319,7 @@ def test_bugs_are_told_also_when_nobody_asks(caplog: pytest.LogCaptureFixture) -
     assert not caplog.messages
 
 
-def test_close_finishes_what_was_asked_for_and_blocks_nobody() -> None:
+def test_close_finishes_what_was_asked_for_and_blocks_nobody(play_apart: Play) -> None:
     done: list[str] = []
 
     async def scenario(rig: Rig) -> None:
@@ -248,4 +336,4 @@ def test_close_finishes_what_was_asked_for_and_blocks_nobody() -> None:
         with pytest.raises(AssertionError):
             await rig.runner.run(lambda: None)
 
-    play(scenario)
+    play_apart(scenario)

@@ -54,7 +54,8 @@ def test_a_script_sees_its_own_arguments_and_ends_by_itself(tmp_path: Path) -> N
 
 
 def test_a_deaf_child_and_its_child_are_killed(tmp_path: Path) -> None:
-    text = "import os\nos.fork()\n" + DEAF.replace("'ready'", "os.getpid()")
+    line = "f'{os.getpid()}\\n', end=''"  # in one write, as there are two that do
+    text = "import os\nos.fork()\n" + DEAF.replace("'ready'", line)
     with tether.Children(grace_s=0.1) as children:
         argv = [sys.executable, str(script(tmp_path, text))]
         child = children.start(argv, os.environ, tmp_path, "deaf")
