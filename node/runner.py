@@ -23,8 +23,8 @@ from covey.protocols.errors import RemoteError
 T = TypeVar("T")
 
 _SMALL = 1 << 20  # elements: a call takes a millisecond, a way to another thread a tenth
-_MODEST = 1 << 24  # elements: no call takes much longer than 20 ms
-_FEW = 2  # processors: the learner and the loop have them
+_MODEST = 12 << 20  # elements: the longest call takes 10 ms, and 30 if others want the processor
+_FEW = 2  # processors, which the learner and the loop have
 
 
 def apart(elements: int, processors: int | None = None) -> bool:
