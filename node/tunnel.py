@@ -17,7 +17,7 @@ from covey.protocols import limits
 
 CLOSE_S = 1.0  # for the other end to read a goodbye or a refusal, and to leave
 _RECEIVE_BYTES = 512 * limits.KIB  # at once: each turn of the loop costs as much as 64 KiB do
-_FEED_BYTES = 128 * limits.KIB  # of these at once to TLS, which keeps as much memory from then on
+_FEED_BYTES = 256 * limits.KIB  # of these at once to TLS, which keeps as much memory from then on
 
 
 def scratch() -> memoryview:
