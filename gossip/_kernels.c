@@ -2,9 +2,9 @@
  *
  * So every float32 operation rounds on its own, in numpy's order; the build says -ffp-contract=off.
  * There are hardly any intrinsics: short loops over one block that any compiler turns into vector
- * instructions, and on x86-64 with gcc a second copy of each kernel for AVX2, chosen when loaded.
- * Arrays may be unaligned.  Sizes and types are checked before anything is touched (TypeError,
- * ValueError), and the GIL is released while a kernel runs. */
+ * instructions, and on x86-64 with gcc more copies of each kernel, for AVX2 and SSE4.1, one of
+ * which is chosen when loaded.  Arrays may be unaligned.  Sizes and types are checked before
+ * anything is touched (TypeError, ValueError), and the GIL is released while a kernel runs. */
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -20,7 +20,7 @@
 #endif
 
 #if defined(__x86_64__) && defined(__GLIBC__) && !defined(__clang__) && !defined(PLAIN)
-#define KERNEL static __attribute__((target_clones("avx2", "default")))
+#define KERNEL static __attribute__((target_clones("avx2", "sse4.1", "default")))
 #define VECTOR (__builtin_cpu_supports("avx2") ? "avx2" : "")
 #else
 #define KERNEL static
@@ -83,9 +83,9 @@ INLINE bool quantise(const f32 *x, float inverse, uint32_t start, int32_t *q)
         for (int i = 0; i < BLOCK; i++)
             scaled[i] = size_of(scaled[i]) < size_of(0x1p30f) ? scaled[i] : 0.0f;
     for (int i = 0; i < BLOCK; i++)
-        q[i] = (int32_t)scaled[i]; /* towards zero; floorf takes a call without SSE4.1 */
+        scaled[i] = __builtin_floorf(scaled[i]);
     for (int i = 0; i < BLOCK; i++)
-        q[i] -= (float)q[i] > scaled[i];
+        q[i] = (int32_t)scaled[i];
     return !wild;
 }
 

@@ -22,3 +22,15 @@ def test_the_typical_difference_is_a_median_of_the_last_nine() -> None:
     assert not made.typical().any()
     made.remember(np.array([1, 5, 0], np.float32))
     assert np.array_equal(made.typical(), [1, 5, 0])
+
+
+def test_what_came_since_it_was_asked_counts_in_order() -> None:
+    made, each = History(1), History(1)
+    for value in (4, 8, 1, 9, 3, 7, 2, 6, 5, 10, 11, 12):
+        made.remember(np.array([value], np.float32))
+        each.remember(np.array([value], np.float32))
+        each.typical()
+    assert made.typical() == each.typical() == [7]
+    made.remember(np.array([1], np.float32))
+    made.forget()
+    assert made.typical() == [0]
