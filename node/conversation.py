@@ -1,7 +1,8 @@
 """Exchange messages between the core and the peers: sealed, opened, checked against our scope.
 
-A message is taken while it arrives, and answered while it is taken if the core can: the worker
-codes and hashes one part while the loop encrypts the part before it, and likewise on the way in.
+A message is taken while it arrives, and answered while it is taken if the core can.  Where the core
+has a thread of its own, that codes and hashes one part while the loop encrypts the part before it,
+and likewise on the way in; else they take turns.
 """
 
 import asyncio
@@ -12,7 +13,7 @@ from contextlib import AbstractAsyncContextManager, suppress
 from typing import Protocol, TypeVar
 
 from covey.gossip.codecs import payload_limit
-from covey.gossip.core import Core, Intake, Outgoing, whole
+from covey.gossip.core import Intake, Outgoing, whole
 from covey.node.letters import Letters
 from covey.node.line import Channel
 from covey.node.runner import CoreRunner
@@ -45,7 +46,7 @@ from covey.protocols.messages import (
 T = TypeVar("T")
 
 _FIRST_TIMEOUT_S = 10.0
-_SMALL_BYTES = 64 * limits.KIB  # not worth a way to the worker of its own, which costs as much
+_SMALL_BYTES = 64 * limits.KIB  # not worth a call of its own, which may lead to another thread
 _MODEST_BYTES = 512 * limits.KIB  # nor is this where nothing can be begun with it
 _LEAST_TIMEOUT_S = 5.0  # longer than patience.py's: the accepter gives up first
 _STRETCH_MAX = 16.0
@@ -164,7 +165,7 @@ class Conversation:
     ) -> bool:
         """Take the payload of ``message`` and post what answers it; whether there is an answer."""
         proposed = answering and isinstance(message, Propose)
-        hearing, early = _Hearing(self.runner.core, peer, message), None
+        hearing, early = _Hearing(self.runner, peer, message), None
         ending = asyncio.get_running_loop().create_future()
         while (part := await letters.part()) is not None:
             if hearing.length + len(part) > self.limit:
@@ -266,7 +267,7 @@ class Conversation:
         return await self._submit(work)
 
     def _submit(self, work: Callable[[], T]) -> "asyncio.Future[T]":
-        """``work`` on the worker.  Raises Stale when the model was put away meanwhile."""
+        """``work`` of the core's.  Raises Stale when the model was put away meanwhile."""
         if self.runner.closed:
             raise Stale("the model is no longer trained here")
         return self.runner.submit(work)
@@ -299,15 +300,16 @@ class _Total:
 
 
 class _Hearing:
-    """A message that is taken while it arrives, on the worker."""
+    """A message that is taken while it arrives, by calls of the core's."""
 
-    def __init__(self, core: Core, peer: PeerId, message: ExchangeMessage) -> None:
-        self._begin = functools.partial(core.intake, peer, message)
+    def __init__(self, runner: CoreRunner, peer: PeerId, message: ExchangeMessage) -> None:
+        self._begin = functools.partial(runner.core.intake, peer, message)
         self._intake: Intake | None = None
         self._total = _Total()
         self._kept = bytearray()
-        early = isinstance(message, Accept | Commit)  # which are read as they come
-        self._most_kept = _SMALL_BYTES if early else _MODEST_BYTES
+        self._most_kept = _MODEST_BYTES
+        if isinstance(message, Accept | Commit):  # which are read as they come, scales first
+            self._most_kept = _SMALL_BYTES if runner.apart else 0
         self._begun: Outgoing | None = None
 
     @property
@@ -316,7 +318,7 @@ class _Hearing:
         return self._total.length + len(self._kept)
 
     def keeps(self, part: memoryview) -> bool:
-        """Keep a small part for the next call: it is not worth a way to the worker of its own."""
+        """Keep a small part for the next call: it is not worth one of its own."""
         small = len(self._kept) + len(part) <= self._most_kept
         if small:
             self._kept += part
@@ -325,6 +327,7 @@ class _Hearing:
     def take(self, part: Buffer) -> Outgoing | None:
         """Take a part of the payload; the answer that may be begun, if there is one."""
         self._begun = self._take(part).early
+        self._most_kept = max(self._most_kept, _SMALL_BYTES)
         return self._begun
 
     def _take(self, part: Buffer = b"") -> Intake:

@@ -1,8 +1,8 @@
 """The learner's side of the daemon: snapshots in, periods of exchanges, increments out.
 
 One learner at a time.  Its snapshots drive the periods; between them the node answers its peers'
-proposals at any time, also while the learner is slow or gone.  Everything that moves vectors runs
-on the core's worker thread; here is only the order of things.
+proposals at any time, also while the learner is slow or gone.  What moves vectors is called
+through the core's runner; here is only the order of things.
 """
 
 import asyncio
@@ -90,7 +90,7 @@ class Learning:
         self._met = asyncio.Event()  # set when an exchange has moved x
         self._handing = asyncio.Lock()  # from the difference until it is published
         self._lent = False  # the snapshot is in use until its period is closed
-        self._prepared = 0  # increments made for this learner; counted on the worker
+        self._prepared = 0  # increments made for this learner; counted by the core's calls
         self._moved = False  # x has moved since the last increment
         self._opened = 0, 0  # exchanges made when the last two periods were opened
         self.moves = 0  # of x, ever: whether there is something to save
