@@ -133,6 +133,11 @@ class Core(ABC):
                 screen.moved += moved
         return self.replica.progress(snapshot, applied, lent=lent, later=self.checks_later)
 
+    @property
+    def at_hand(self) -> bool:
+        """Whether the next snapshot will most likely be taken over without a pass through it."""
+        return self.replica.at_hand and self._screens[0].settled
+
     def close_period(self, partners: int, out: Floats | None = None) -> bool:
         """The outer step; ``partners`` is how many there were to learn with, busy or not.
 
@@ -180,6 +185,16 @@ class Core(ABC):
     @abstractmethod
     def busy(self) -> bool:
         """Whether an exchange is under way that progress and the period's end must wait for."""
+
+    @property
+    def in_pieces(self) -> bool:
+        """Whether an exchange mostly works on pieces of the vector, and is ended in a moment."""
+        return False
+
+    @property
+    def toils(self) -> bool:
+        """Whether the open exchange is not: far more must be told than usual."""
+        return False
 
     @property
     def awaited(self) -> PeerId | None:

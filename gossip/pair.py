@@ -10,14 +10,14 @@ meanwhile.  The messages of one exchange are exchange.py's.
 from collections.abc import Collection, Iterator, Sequence
 from random import Random
 
-from covey.gossip.codecs import Buffer
+from covey.gossip.codecs import Buffer, Mod4
 from covey.gossip.config import Config
 from covey.gossip.core import Core, Intake, Outcome, Outgoing, refusal
 from covey.gossip.exchange import Accepter, Exchange, Judges, Proposer, State
 from covey.gossip.outliers import Outliers
 from covey.gossip.patience import Patience
 from covey.gossip.progress import Progress
-from covey.gossip.quantiser import Floats, Workspace
+from covey.gossip.quantiser import Floats, Workspace, blocks_in
 from covey.gossip.sampling import Cycle
 from covey.protocols.errors import RemoteError, Stale, Unsupported
 from covey.protocols.identity import PeerId
@@ -34,6 +34,7 @@ from covey.protocols.messages import (
 )
 
 _MANY = 0.1  # blocks whose scale was too fine, of all
+_TOIL = 1024  # of them take some milliseconds
 _REMEMBERED = 256  # exchanges whose late or repeated proposals are known for what they are
 
 
@@ -62,6 +63,16 @@ class Pair(Core):
     @property
     def busy(self) -> bool:
         return self._open is not None
+
+    @property
+    def in_pieces(self) -> bool:
+        return self.config.codec == Mod4.name
+
+    @property
+    def toils(self) -> bool:
+        opened = self._open
+        blocks = blocks_in(self.replica.parameters)
+        return opened is not None and opened.coder.repeated * blocks > _TOIL
 
     def askable(self, candidates: Collection[PeerId]) -> Collection[PeerId]:
         return set(candidates) - self._asked - self._engaged

@@ -140,12 +140,11 @@ class Replica:
 
         ``applied``: the outstanding increment is already part of ``snapshot``.  A snapshot that is
         not finite changes nothing; of one that does not count only the place is noted.  Memory that
-        is ``lent`` is written, and must not be by others while ``self.lent``; then it may be found
-        out ``later`` that the snapshot is not finite, when x is used or the period closed.
+        is ``lent`` is written, and must not be by others while ``self.lent``; then ``later``, as x
+        is used or the period closed, it may be found out not to be finite.
         """
-        usual = self.gauge.recent and self._moves is None and not self.spoiled
         if counts and self._follows:
-            self.spoiled = not self._follow(snapshot, lent, later and lent and usual)
+            self.spoiled = not self._follow(snapshot, lent, later and lent and self.at_hand)
             return not self.spoiled
         self.spoiled = not mixing.finite(snapshot)
         if self.spoiled:
@@ -318,8 +317,7 @@ class Replica:
     def _go_home(self) -> None:
         """x is slow now: have it at home."""
         if self._at.x is not self._at.home:
-            split = self.parameters
-            np.copyto(self._at.home[split:], self._at.x[split:])
+            np.copyto(self._at.home[self.parameters :], self._at.x[self.parameters :])
             self._at.go(self._at.home)
         self.lent = False
 
@@ -350,6 +348,11 @@ class Replica:
         np.copyto(room[split:], before[split:])
         self._at.go(room)
         self._sized = self._summed = self._plain = False
+
+    @property
+    def at_hand(self) -> bool:
+        """Whether a snapshot may be taken over unseen, if its memory is lent."""
+        return self._follows and self.gauge.recent and self._moves is None and not self.spoiled
 
     @property
     def _follows(self) -> bool:

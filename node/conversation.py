@@ -16,7 +16,7 @@ from covey.gossip.codecs import payload_limit
 from covey.gossip.core import Intake, Outgoing, whole
 from covey.node.letters import Letters
 from covey.node.line import Channel
-from covey.node.runner import CoreRunner
+from covey.node.runner import CoreRunner, Takes
 from covey.node.streams import Buffer
 from covey.node.throttle import Limits
 from covey.node.unreachable import Unreachable
@@ -102,7 +102,7 @@ class Conversation:
             return out
 
         try:
-            out = await self.runner.run_idle(ask)
+            out = await self.runner.run_idle(ask, Takes.MOMENT)
             if out is None:
                 return None
             started = time.monotonic()
@@ -165,17 +165,25 @@ class Conversation:
     ) -> bool:
         """Take the payload of ``message`` and post what answers it; whether there is an answer."""
         proposed = answering and isinstance(message, Propose)
-        hearing, early = _Hearing(self.runner, peer, message), None
+        hearing = _Hearing(self.runner, peer, message)
+        early: Outgoing | None = None
         ending = asyncio.get_running_loop().create_future()
+
+        async def take(part: Buffer = b"") -> None:
+            nonlocal early
+            begun = await self._run(functools.partial(hearing.take, part))
+            if early is None and begun is not None:
+                early = begun
+                letters.post(self._letter(letters, early, ending))
+
         while (part := await letters.part()) is not None:
             if hearing.length + len(part) > self.limit:
                 raise TooLarge(f"a payload of more than {self.limit} bytes")
             if hearing.keeps(part):
                 continue
-            begun = await self._run(functools.partial(hearing.take, part))
-            if early is None and begun is not None:
-                early = begun
-                letters.post(self._letter(letters, early, ending))
+            await take(part)
+        if hearing.keeping and isinstance(message, Accept | Commit) and not self.runner.ahead:
+            await take()  # which tells how long it takes from here on
         opened = open_sealed(letters.envelope, letters.announced, peer, self._scope.swarm)
         self._admit(opened, peer, message, hearing.length)
 
@@ -187,7 +195,7 @@ class Conversation:
             await self._hold(peer)
         # Else many peers that propose in turn could keep our own work waiting for ever.
         occupied = proposed and self.runner.wanted
-        out = await self._run(end)
+        out = await self._submit(end, self._takes)
         if out is None and answering:
             out = Outgoing(peer, Refuse(message.exchange, "unexpected", "not a message to answer"))
         if early is None and out is not None:
@@ -198,8 +206,13 @@ class Conversation:
         elif early is not None and out is not None:
             ending.set_result(out.payload)
         if out is not None and isinstance(out.message, Commit | Settled):
-            self.runner.post(self.runner.core.finish)
+            self.runner.post(self.runner.core.finish, self._takes)
         return out is not None
+
+    @property
+    def _takes(self) -> Takes:
+        """How long it takes to go on with the open exchange."""
+        return Takes.LONG if self.runner.core.toils else Takes.MOMENT
 
     async def _hold(self, peer: PeerId) -> None:
         """Let a proposal of ``peer`` wait for the answer to ours: if that is Busy, we are free.
@@ -244,7 +257,7 @@ class Conversation:
 
     def _ahead(self, work: Callable[[], T], left: int) -> "asyncio.Future[T] | None":
         """``work`` begun before it is needed, if there is any and it is done elsewhere."""
-        return self._submit(work) if left and self.runner.apart else None
+        return self._submit(work) if left and self.runner.ahead else None
 
     async def _fail(self, out: Outgoing, reason: str, detail: str) -> None:
         core, exchange = self.runner.core, out.message.exchange
@@ -266,11 +279,11 @@ class Conversation:
     async def _run(self, work: Callable[[], T]) -> T:
         return await self._submit(work)
 
-    def _submit(self, work: Callable[[], T]) -> "asyncio.Future[T]":
+    def _submit(self, work: Callable[[], T], takes: Takes = Takes.MOMENT) -> "asyncio.Future[T]":
         """``work`` of the core's.  Raises Stale when the model was put away meanwhile."""
         if self.runner.closed:
             raise Stale("the model is no longer trained here")
-        return self.runner.submit(work)
+        return self.runner.submit(work, takes)
 
     def _timeout_s(self, size: int) -> float:
         """Follows what requests took so far; generous before any was timed."""
@@ -309,13 +322,18 @@ class _Hearing:
         self._kept = bytearray()
         self._most_kept = _MODEST_BYTES
         if isinstance(message, Accept | Commit):  # which are read as they come, scales first
-            self._most_kept = _SMALL_BYTES if runner.apart else 0
+            self._most_kept = _SMALL_BYTES if runner.ahead else 0
         self._begun: Outgoing | None = None
 
     @property
     def length(self) -> int:
         """Of what has come of the payload."""
         return self._total.length + len(self._kept)
+
+    @property
+    def keeping(self) -> bool:
+        """Whether something was kept."""
+        return bool(self._kept)
 
     def keeps(self, part: memoryview) -> bool:
         """Keep a small part for the next call: it is not worth one of its own."""
@@ -324,8 +342,8 @@ class _Hearing:
             self._kept += part
         return small
 
-    def take(self, part: Buffer) -> Outgoing | None:
-        """Take a part of the payload; the answer that may be begun, if there is one."""
+    def take(self, part: Buffer = b"") -> Outgoing | None:
+        """Take what was kept and a part; the answer that may be begun, if there is one."""
         self._begun = self._take(part).early
         self._most_kept = max(self._most_kept, _SMALL_BYTES)
         return self._begun

@@ -17,7 +17,7 @@ from covey.node.learner_link import Attachment
 from covey.node.learning import Learning
 from covey.node.letters import Letters
 from covey.node.metrics import Metrics
-from covey.node.runner import CoreRunner, apart
+from covey.node.runner import CoreRunner, Takes, apart
 from covey.node.settings import Settings
 from covey.node.tasks import OnBug, Tasks
 from covey.node.throttle import Limits
@@ -146,7 +146,7 @@ class Host:
             return fresh or handout.write(core.replica.x, core.lineage, learning.step)
 
         try:
-            return await learning.runner.run_apart(offer)
+            return await learning.runner.run(offer, Takes.LONG)
         except OperatorError as error:
             self._note_fault(error)
             return None
@@ -170,10 +170,11 @@ class Host:
                 return
             core, checkpoints = learning.runner.core, self._parts.checkpoints
             try:
-                self.saved_s = await learning.runner.run_apart(
+                self.saved_s = await learning.runner.run(
                     lambda: checkpoints.save(
                         core.replica.saved, learning.layout, core.lineage, learning.step
-                    )
+                    ),
+                    Takes.LONG,
                 )
             except OperatorError as error:
                 self._note_fault(error)
@@ -197,14 +198,14 @@ class Host:
         await asyncio.to_thread(parts.handout.clear)
         core = algorithms.create(parts.me, parts.config, layout, SystemRandom())
         runner = CoreRunner(
-            core, lambda outcomes: learning.mixed(outcomes), parts.on_bug, apart(layout.size)
+            core, lambda outcomes: learning.mixed(outcomes), parts.on_bug, apart(core)
         )
         scope = Scope(parts.swarm, layout.digest)
         conversation = Conversation(runner, parts.sealer, scope, parts.neighbours, parts.bandwidth)
         learning = Learning(
             layout, conversation, parts.neighbours, parts.events, parts.metrics, parts.on_bug
         )
-        checkpoint = await runner.run_apart(lambda: parts.checkpoints.newest(layout))
+        checkpoint = await runner.run(lambda: parts.checkpoints.newest(layout), Takes.LONG)
         if checkpoint is not None:
             await runner.run(lambda: core.restore(checkpoint.saved, checkpoint.lineage))
             learning.step, self.saved_s = checkpoint.step, checkpoint.time_s

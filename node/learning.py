@@ -18,6 +18,7 @@ from covey.node.conversation import Conversation, Courier
 from covey.node.events import EventLog
 from covey.node.learner_link import Attachment
 from covey.node.metrics import Metrics
+from covey.node.runner import Takes
 from covey.node.tally import Tally
 from covey.node.tasks import OnBug, Tasks
 from covey.node.unreachable import Kind
@@ -225,7 +226,8 @@ class Learning:
             self._core.open_period()
             return self._core.replica.lent
 
-        self._lent = await self.runner.run_idle(take)
+        takes = Takes.MOMENT if self._core.at_hand else Takes.PASS
+        self._lent = await self.runner.run_idle(take, takes)
         self._waiting = None
         if self._applied_later:
             self._applied_later = False
@@ -246,7 +248,7 @@ class Learning:
                 return made
 
             self._moved = False  # an exchange may move x again before we hear that it is closed
-            made = await self.runner.run_idle(close)
+            made = await self.runner.run_idle(close, Takes.MOMENT)
             self.moves += 1
             self._judge(attachment)
             if made:
@@ -381,7 +383,7 @@ class Learning:
                 await self.runner.run_idle(lambda: None)  # from here on x stands still
         deadline = asyncio.get_running_loop().time() + _APPLY_S
         with suppress(TimeoutError):
-            while self._moved or self._handing.locked():
+            while not attachment.closed and (self._moved or self._handing.locked()):
                 async with asyncio.timeout_at(deadline):
                     await self._applied.wait()
                 await self._hand_over(attachment)

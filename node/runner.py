@@ -13,24 +13,40 @@ import os
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from enum import IntEnum
 from typing import TypeVar
 
 from covey.gossip.core import Core, Outcome
+from covey.gossip.native import extension
 from covey.node.faults import OperatorError
 from covey.node.tasks import OnBug
 from covey.protocols.errors import RemoteError
 
 T = TypeVar("T")
 
-_SMALL = 1 << 20  # elements: a call takes a millisecond, a way to another thread a tenth
-_MODEST = 12 << 20  # elements: the longest call takes 10 ms, and 30 if others want the processor
+COMPILED = extension is not None
+
+_SMALL = 1 << 20  # elements: a pass takes a millisecond, a way to another thread a tenth
+_MODEST = 12 << 20  # elements: the outer step takes 10 ms, and 30 if others want the processor
+_NUMPY = 16  # times as long does numpy take
 _FEW = 2  # processors, which the learner and the loop have
 
 
-def apart(elements: int, processors: int | None = None) -> bool:
-    """Whether a model of that size is better worked on by a thread of its own."""
-    usable = _processors() if processors is None else processors
-    return elements > (_MODEST if usable <= _FEW else _SMALL)
+class Takes(IntEnum):
+    """How long a call may take."""
+
+    MOMENT = 0  # a piece of the vector, a few numbers per block, or the outer step
+    PASS = 1  # a pass or more through the vector, which is seldom needed
+    LONG = 2  # seldom, and as long as a peer or a disk makes it
+
+
+def apart(core: Core, processors: int | None = None, compiled: bool = COMPILED) -> Takes:
+    """What takes the least of all that a thread of its own is better for."""
+    size = core.replica.size * (1 if compiled else _NUMPY)
+    if core.in_pieces and size <= _SMALL:
+        return Takes.LONG
+    few = (_processors() if processors is None else processors) <= _FEW
+    return Takes.PASS if core.in_pieces and few and size <= _MODEST else Takes.MOMENT
 
 
 def _processors() -> int:
@@ -52,14 +68,14 @@ class CoreRunner:
         core: Core,
         on_outcomes: Callable[[list[Outcome]], None],
         on_bug: OnBug,
-        apart: bool,
+        apart: Takes,
     ) -> None:
-        """``apart``: all is done on the thread, else only what takes long."""
+        """``apart``: what takes so long, or longer, is done on the thread."""
         self.core = core  # reading its small attributes is fine from the loop; calling is not
         self.closed = False
         self._on_outcomes = on_outcomes
         self._on_bug = on_bug
-        self.apart = apart
+        self._apart = apart
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="covey-core")
         self._under_way = 0  # calls on the thread
         self._posted: deque[Callable[[], None]] = deque()  # and not yet done
@@ -72,16 +88,16 @@ class CoreRunner:
         """Whether somebody waits for a moment without an exchange: then none should begin."""
         return self._wanting > 0
 
-    async def run(self, work: Callable[[], T]) -> T:
+    @property
+    def ahead(self) -> bool:
+        """Whether what is asked for goes on while the caller does: on the thread."""
+        return self._apart is Takes.MOMENT
+
+    async def run(self, work: Callable[[], T], takes: Takes = Takes.PASS) -> T:
         """``work`` after what was asked for before."""
-        return await self.submit(work)
+        return await self.submit(work, takes)
 
-    async def run_apart(self, work: Callable[[], T]) -> T:
-        """``run``, on the thread in any case: for what waits for a disk."""
-        self._catch_up()
-        return await self._send(work)
-
-    async def run_idle(self, work: Callable[[], T]) -> T:
+    async def run_idle(self, work: Callable[[], T], takes: Takes = Takes.PASS) -> T:
         """``work`` at a moment when no exchange is open."""
 
         def attempt() -> tuple[T] | None:
@@ -95,17 +111,18 @@ class CoreRunner:
                 finally:
                     self._wanting -= 1
             # What comes after this waits behind it, and need not be turned away.
-            if (done := await self.submit(attempt)) is not None:
+            if (done := await self.submit(attempt, takes)) is not None:
                 return done[0]
 
-    def post(self, work: Callable[[], None]) -> None:
-        """``work`` soon, without waiting for it; nothing after ``close``."""
+    def post(self, work: Callable[[], None], takes: Takes = Takes.MOMENT) -> None:
+        """``work``, without waiting for it: what the caller does next comes first, if that is not
+        the core's.  Nothing after ``close``."""
         if self.closed:
             return
-        if self.apart or self._under_way:
-            _ = self._send(work)
+        if self._elsewhere(takes):
+            _ = self.submit(work, takes)
             return
-        self._posted.append(work)  # what the caller does next comes first
+        self._posted.append(work)
         asyncio.get_running_loop().call_soon(self._catch_up)
 
     async def close(self) -> None:
@@ -114,13 +131,15 @@ class CoreRunner:
         self.closed = True
         await asyncio.to_thread(self._thread.shutdown)
 
-    def submit(self, work: Callable[[], T]) -> "asyncio.Future[T]":
+    def submit(self, work: Callable[[], T], takes: Takes = Takes.MOMENT) -> "asyncio.Future[T]":
         """``run``, begun at once."""
         assert not self.closed, "the runner is closed"
-        if self.apart or self._under_way:
-            return self._send(work)
         self._catch_up()
-        return self._do(work)
+        return self._send(work) if self._elsewhere(takes) else self._do(work)
+
+    def _elsewhere(self, takes: Takes) -> bool:
+        """Whether it is for the thread, where it also waits behind what is done there."""
+        return takes >= self._apart or self._under_way > 0
 
     def _catch_up(self) -> None:
         while self._posted:
@@ -131,6 +150,8 @@ class CoreRunner:
         answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         try:
             answer.set_result(work())
+        except (KeyboardInterrupt, SystemExit):
+            raise
         except BaseException as error:
             self._fail(answer, error)
         self._settle(self.core.outcomes(), self.core.busy)
@@ -159,8 +180,8 @@ class CoreRunner:
             self._settle(ended, busy)
             self._answer(done, answer)
 
-        self._under_way += 1
         future = self._thread.submit(call)
+        self._under_way += 1
         future.add_done_callback(lambda done: loop.call_soon_threadsafe(deliver, done))
         return answer
 
@@ -169,8 +190,11 @@ class CoreRunner:
             self._free.clear()
         else:
             self._free.set()
-        if ended:
-            self._on_outcomes(ended)
+        try:
+            if ended:
+                self._on_outcomes(ended)
+        except Exception as bug:  # not of whoever asks for something now
+            self._on_bug(bug)
 
     def _answer(self, done: "Future[T]", answer: "asyncio.Future[T]") -> None:
         error = done.exception()

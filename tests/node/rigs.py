@@ -1,4 +1,4 @@
-"""Conversations for tests: a core on its worker, and channels in memory to another's."""
+"""Conversations for tests: a core, and channels in memory to another's."""
 
 import asyncio
 import contextlib
@@ -10,7 +10,7 @@ from covey.gossip.core import Outcome
 from covey.gossip.pair import Pair
 from covey.node.conversation import Conversation
 from covey.node.letters import Letters
-from covey.node.runner import CoreRunner
+from covey.node.runner import CoreRunner, Takes
 from covey.node.unreachable import Kind, Unreachable
 from covey.protocols.envelope import Scope, Sealer
 from covey.protocols.errors import RemoteError
@@ -26,6 +26,7 @@ from tests.protocols.examples import Sealed, sealed
 SCOPE = Scope(b"w" * 32, LAYOUT.digest)
 LINEAGE = Lineage(b"f" * 32, 0)
 EXCHANGE = b"e" * 16
+WAYS = {False: Takes.LONG, True: Takes.MOMENT}  # done apart: hardly anything, or all
 
 
 class Rig:
@@ -43,7 +44,7 @@ class Rig:
         self.outcomes: list[Outcome] = []
         self.bugs: list[BaseException] = []
         self.rejections: list[RemoteError] = []
-        self.runner = CoreRunner(self.core, self.outcomes.extend, self.bugs.append, apart)
+        self.runner = CoreRunner(self.core, self.outcomes.extend, self.bugs.append, WAYS[apart])
         self.talk = Conversation(self.runner, self.sealer, SCOPE, self)
         self.sent: list[type] = []  # messages
         self.serve: Callable[[Letters], Awaitable[None]] | None = None  # the other end

@@ -359,3 +359,35 @@ def test_malformed_from_our_own_reading() -> None:
         assert [error.reason for error in one.rejections] == ["malformed"]
 
     play(scenario)
+
+
+@pytest.mark.parametrize("blocks", [0, 1 << 20])
+def test_what_a_far_peer_makes_long_is_done_apart(
+    monkeypatch: pytest.MonkeyPatch, blocks: int
+) -> None:
+    """A loop that is held by it would answer no probe."""
+    monkeypatch.setattr("covey.gossip.pair._TOIL", blocks)
+    threads: dict[str, set[bool]] = {}
+
+    def noting(rig: Rig, name: str) -> None:
+        real = getattr(rig.core, name)
+
+        def call(*args: object) -> object:
+            here = threading.current_thread() is threading.main_thread()
+            if rig.core.busy and rig.core.toils is (blocks == 0):
+                threads.setdefault(name, set()).add(here)
+            return real(*args)
+
+        monkeypatch.setattr(rig.core, name, call)
+
+    async def scenario(one: Rig, two: Rig) -> None:
+        for rig in (one, two):
+            for name in ("taken", "finish"):
+                noting(rig, name)
+        await one.propose(two.me)
+        await one.idle()
+        await two.idle()
+        assert [outcome.proposed for outcome in one.outcomes] == [True]
+
+    play(scenario, Config(), apart=[False])
+    assert threads["taken"] == {bool(blocks)}

@@ -9,13 +9,14 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 from random import Random
+from typing import cast
 
 import pytest
 
-from covey.gossip.core import Outcome, Outgoing
+from covey.gossip.core import Core, Outcome, Outgoing
 from covey.gossip.pair import Pair
 from covey.node.faults import OperatorError
-from covey.node.runner import CoreRunner, apart
+from covey.node.runner import CoreRunner, Takes, apart
 from covey.protocols.errors import Malformed
 from covey.protocols.identity import Identity, PeerId
 from covey.protocols.messages import Lineage
@@ -33,7 +34,7 @@ class Rig:
         self.core.begin(noise(), Lineage(b"f" * 32, 0))
         self.outcomes: list[Outcome] = []
         self.bugs: list[BaseException] = []
-        self.runner = CoreRunner(self.core, self.outcomes.extend, self.bugs.append, apart)
+        self.runner = CoreRunner(self.core, self.outcomes.extend, self.bugs.append, WAYS[apart])
 
     def propose(self) -> Outgoing | None:
         self.core.open_period()
@@ -43,6 +44,7 @@ class Rig:
         self.core.failed(peer, "lost")
 
 
+WAYS = {False: Takes.LONG, True: Takes.MOMENT}  # done apart: hardly anything, or all
 Play = Callable[[Callable[[Rig], Awaitable[None]]], Rig]
 
 
@@ -71,29 +73,45 @@ def play_apart() -> Play:
     return played(True)
 
 
+SMALL, MODEST = 1 << 20, 12 << 20
+
+
+class Sized:
+    """As much of a core as matters for where it is called."""
+
+    def __init__(self, size: int, in_pieces: bool = True) -> None:
+        self.in_pieces = in_pieces
+        self.replica = self
+        self.size = size
+
+
 @pytest.mark.parametrize(
-    ("elements", "processors", "expected"),
+    ("core", "processors", "compiled", "expected"),
     [
-        (1 << 20, 64, False),
-        ((1 << 20) + 1, 64, True),
-        ((1 << 20) + 1, 2, False),
-        (12 << 20, 1, False),
-        ((12 << 20) + 1, 2, True),
+        (Sized(SMALL), 64, True, Takes.LONG),
+        (Sized(SMALL + 1), 64, True, Takes.MOMENT),
+        (Sized(SMALL + 1), 2, True, Takes.PASS),
+        (Sized(MODEST), 1, True, Takes.PASS),
+        (Sized(MODEST + 1), 1, True, Takes.MOMENT),
+        (Sized(SMALL // 16), 64, False, Takes.LONG),
+        (Sized(SMALL), 64, False, Takes.MOMENT),
+        (Sized(10, in_pieces=False), 2, True, Takes.MOMENT),
     ],
 )
-def test_large_models_have_a_thread_of_their_own(
-    elements: int, processors: int, expected: bool
+def test_what_may_take_long_has_a_thread_of_its_own(
+    core: Core, processors: int, compiled: bool, expected: Takes
 ) -> None:
-    assert apart(elements, processors) is expected
+    assert apart(core, processors, compiled) is expected
 
 
-def test_the_processors_are_those_it_may_use() -> None:
-    before = os.sched_getaffinity(0)
-    try:
-        os.sched_setaffinity(0, {min(before)})
-        assert not apart(12 << 20)
-    finally:
-        os.sched_setaffinity(0, before)
+def test_the_processors_are_those_it_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    core = cast("Core", Sized(MODEST))
+    for usable, expected in (({0, 1, 2}, Takes.MOMENT), ({5}, Takes.PASS)):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda pid, usable=usable: usable)
+        assert apart(core, compiled=True) is expected
+    monkeypatch.delattr(os, "sched_getaffinity")  # as on macOS
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    assert apart(core, compiled=True) is Takes.MOMENT
 
 
 @pytest.mark.parametrize("elsewhere", [False, True])
@@ -122,8 +140,7 @@ def test_what_takes_long_is_done_apart_and_the_rest_after_it(play: Play) -> None
 
         here = threading.current_thread()
         rig.runner.post(lambda: done.append("before"))
-        writing = asyncio.create_task(rig.runner.run_apart(write))
-        await asyncio.sleep(0)
+        writing = rig.runner.submit(write, Takes.LONG)
         rig.runner.post(lambda: done.append("posted"))
         asked = asyncio.create_task(rig.runner.run(lambda: done.append("asked")))
         await asyncio.sleep(0)
@@ -132,8 +149,48 @@ def test_what_takes_long_is_done_apart_and_the_rest_after_it(play: Play) -> None
         await writing
         await asked
         assert done == ["before", "written elsewhere: True", "posted", "asked"]
+        after = await rig.runner.run(threading.current_thread)
+        assert (after is here) is not rig.runner.ahead  # not there for ever
 
     assert not play(scenario).bugs
+
+
+def test_what_was_posted_is_done_before_the_end(play: Play) -> None:
+    done: list[str] = []
+
+    async def scenario(rig: Rig) -> None:
+        rig.runner.post(lambda: done.append("posted"))
+        await rig.runner.close()
+        assert done == ["posted"]
+        with pytest.raises(AssertionError):
+            await rig.runner.run(lambda: None, Takes.LONG)
+
+    play(scenario)
+
+
+def test_a_bug_in_counting_is_not_the_callers(play: Play) -> None:
+    async def scenario(rig: Rig) -> None:
+        def fail(outcomes: list[Outcome]) -> None:
+            raise ZeroDivisionError("a bug")
+
+        rig.runner._on_outcomes = fail
+        await rig.runner.run(rig.propose)
+        rig.runner.post(rig.fail)
+        assert await rig.runner.run(lambda: 7) == 7
+        assert [type(bug) for bug in rig.bugs] == [ZeroDivisionError]
+
+    play(scenario)
+
+
+def test_ctrl_c_amid_a_call_ends_the_program() -> None:
+    async def scenario(rig: Rig) -> None:
+        def interrupted() -> None:
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            await rig.runner.submit(interrupted)
+
+    assert not played(False)(scenario).bugs
 
 
 def test_the_answer_leaves_before_what_was_posted_here() -> None:
