@@ -352,3 +352,21 @@ def test_a_new_model_drops_the_open_exchange(flocks: Flocks) -> None:
     with pytest.raises(Stale):
         b.receive(a.me, commit.message, commit.payload, 0.0)
     assert np.array_equal(b.replica.x, np.ones(200))
+
+
+def test_it_toils_while_many_blocks_are_to_be_told_further(
+    flocks: Flocks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("covey.gossip.pair._TOIL", 2)
+    a, b = flocks(2, parameters=8 * BLOCK).scattered(1.0, rested=True).cores[:2]
+    out = proposal(a, b)
+    assert a.in_pieces
+    assert not a.toils
+    accept = answer(b, a, out)
+    assert not b.toils, "none of the codes has come"
+    commit = answer(a, b, accept)
+    assert a.toils
+    settled(a, b, commit)
+    assert not b.toils, "it is over"
+    exact = flocks(2, config=Config(codec="f32")).scattered().cores[0]
+    assert not exact.in_pieces

@@ -177,3 +177,16 @@ def test_then_movement_is_the_last_periods() -> None:
         assert np.allclose(made.movement(), [0, by, 0], atol=1e-6)
     made.replace(vector(1))
     assert not made.movement().any(), "of another model"
+
+
+def test_a_snapshot_is_at_hand_where_x_follows_and_nothing_moved_it() -> None:
+    made, area = replica(), np.empty(LAYOUT.size, np.float32)
+    assert not made.at_hand, "nothing tells how far blocks move"
+    assert made.progress(made.learner + vector(1), applied=True)
+    assert made.outer_step(OuterStep(), area)
+    assert not made.at_hand, "the learner has yet to add an increment"
+    made.applied()
+    assert made.at_hand
+    mine, _ = difference(made.x, 2)
+    made.mix(mine, (0.5, 0.5))
+    assert not made.at_hand
