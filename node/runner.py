@@ -9,6 +9,7 @@ interpreter's lock to and fro take a tenth more than one.
 """
 
 import asyncio
+import logging
 import os
 from collections import deque
 from collections.abc import Callable
@@ -21,6 +22,8 @@ from covey.gossip.native import extension
 from covey.node.faults import OperatorError
 from covey.node.tasks import OnBug
 from covey.protocols.errors import RemoteError
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -150,9 +153,9 @@ class CoreRunner:
         answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         try:
             answer.set_result(work())
-        except (KeyboardInterrupt, SystemExit):
-            raise
         except BaseException as error:
+            if isinstance(error, (KeyboardInterrupt, SystemExit)):
+                raise
             self._fail(answer, error)
         self._settle(self.core.outcomes(), self.core.busy)
         try:
@@ -194,6 +197,7 @@ class CoreRunner:
             if ended:
                 self._on_outcomes(ended)
         except Exception as bug:  # not of whoever asks for something now
+            log.exception("a bug in what is told of exchanges")
             self._on_bug(bug)
 
     def _answer(self, done: "Future[T]", answer: "asyncio.Future[T]") -> None:
