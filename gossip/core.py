@@ -126,9 +126,7 @@ class Core(ABC):
         Memory that is ``lent`` is x's while ``replica.lent``: until the period is closed.
         """
         assert not self.busy, "x is held while an exchange is open"
-        parameters, buffers = self._screens
-        without = self.replica.parameters == len(snapshot)  # any buffers: theirs never settles
-        if not (parameters.settled and (without or buffers.settled)):
+        if not self._settled:
             for screen, moved in zip(self._screens, self.replica.moved(snapshot), strict=True):
                 screen.moved += moved
         return self.replica.progress(snapshot, applied, lent=lent, later=self.checks_later)
@@ -136,7 +134,14 @@ class Core(ABC):
     @property
     def at_hand(self) -> bool:
         """Whether the next snapshot will most likely be taken over without a pass through it."""
-        return self.replica.at_hand and self._screens[0].settled
+        return self.replica.at_hand and self._settled
+
+    @property
+    def _settled(self) -> bool:
+        """Whether distances are known by others' and need no measure of how far a learner moves."""
+        parameters, buffers = self._screens
+        without = self.replica.parameters == self.replica.size  # any buffers: theirs never settles
+        return parameters.settled and (without or buffers.settled)
 
     def close_period(self, partners: int, out: Floats | None = None) -> bool:
         """The outer step; ``partners`` is how many there were to learn with, busy or not.
